@@ -1,0 +1,85 @@
+"""Error of an estimated log normalising constant over independent replicates."""
+
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["Evaluation", "LogNormalizer", "Sampler"]
+
+
+class Evaluation(Protocol):
+    """Replicates of one estimate."""
+
+    @property
+    def log_z_replicates(self) -> Float[Tensor, " replicates"]:
+        """Independent estimates of log Z in nats, double precision."""
+
+
+class _Normalized(Protocol):
+    log_normalizer: float | None
+
+
+class Sampler(Protocol):
+    """A particle sampler with a trained and an untrained potential."""
+
+    @property
+    def target(self) -> _Normalized:
+        """The density, with its log Z where known."""
+
+    def estimate(
+        self, *, num_particles: int, num_steps: int | None, replicates: int, seed: int, trained: bool
+    ) -> Evaluation:
+        """Run the sampler once per replicate."""
+
+
+class LogNormalizer:
+    """Mean, spread and error of log Ẑ, with the trained potential and with the untrained one.
+
+    Keys; those of the untrained potential end in ``_untrained``, and bias and rmse are there where the target knows its
+    log Z:
+
+    - ``test/log_z_mean``: mean over the replicates.
+    - ``test/log_z_sd``: standard deviation of one replicate (n − 1 in the denominator).
+    - ``test/log_z_bias``: mean minus log Z; its standard error is sd / √num_seeds.
+    - ``test/log_z_rmse``: root of the mean squared error of one replicate.
+
+    Args:
+        num_particles: particles of each replicate.
+        num_seeds: replicates, at least 2.
+        num_steps: steps of the sampler; None for the module's own.
+        seed: seed of the replicates, the same for both potentials.
+    """
+
+    def __init__(
+        self, *, num_particles: int = 2000, num_seeds: int = 20, num_steps: int | None = None, seed: int = 0
+    ) -> None:
+        for name, value, least in (("num_particles", num_particles, 1), ("num_seeds", num_seeds, 2)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if num_steps is not None and num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1 or null, got {num_steps}")
+        self.num_particles = num_particles
+        self.num_seeds = num_seeds
+        self.num_steps = num_steps
+        self.seed = seed
+
+    def __call__(self, module: Sampler, data: object = None) -> dict[str, float]:
+        """Run the replicates; ``data`` is there for the common signature of metrics and is not used."""
+        return self._measure(module, trained=True, suffix="") | self._measure(
+            module, trained=False, suffix="_untrained"
+        )
+
+    def _measure(self, module: Sampler, *, trained: bool, suffix: str) -> dict[str, float]:
+        log_z = module.estimate(
+            num_particles=self.num_particles,
+            num_steps=self.num_steps,
+            replicates=self.num_seeds,
+            seed=self.seed,
+            trained=trained,
+        ).log_z_replicates.double()
+        values = {"mean": log_z.mean(), "sd": log_z.std()}
+        if module.target.log_normalizer is not None:
+            error = log_z - module.target.log_normalizer
+            values |= {"bias": error.mean(), "rmse": error.square().mean().sqrt()}
+        return {f"test/log_z_{name}{suffix}": value.item() for name, value in values.items()}

@@ -1,0 +1,67 @@
+"""What a particle sampler needs of its moves, and the guided denoising of PDDS as the first such move."""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sbflow.gaussian import Gaussian
+from sbflow.integrator import Coefficient, guided_denoising
+from sbflow.potential import Potential
+from sbflow.process import OrnsteinUhlenbeck
+from sbflow.smc.particles import Field
+
+__all__ = ["GuidedDenoising", "WeightedKernel"]
+
+
+class WeightedKernel(Protocol):
+    """A move that proposes from a Gaussian and weighs the result. The costly field is apart from the affine step."""
+
+    def field(self, x: Float[Tensor, "n d"], t: Tensor) -> Field:
+        """Evaluate what the moves from (x, t) need; the one costly call of a step."""
+
+    def propose(self, x: Float[Tensor, "n d"], field: Field, t: Tensor, s: Tensor) -> Gaussian:
+        """Law of the particles at time s."""
+
+    def log_weight(
+        self, x: Tensor, field: Field, law: Gaussian, x_s: Tensor, field_s: Field, t: Tensor, s: Tensor
+    ) -> Float[Tensor, " n"]:
+        """Incremental log-weight of the move from (x, t) to (x_s, s), drawn from ``law``."""
+
+
+class GuidedDenoising:
+    """The weighted move of the Particle Denoising Diffusion Sampler (Phillips et al. 2024).
+
+    Proposes M(x_s | x) = N(a x + c ∇ log ĝ_t(x), b² I) and weighs by
+    ĝ_s(x_s) N(x_s; a x, b² I) / (ĝ_t(x) M(x_s | x)).
+
+    Args:
+        process: noising process.
+        potential: approximation ĝ of the potential, exact at t = 0.
+        coefficient: the choice of c, see `sbflow.integrator.kernel.guidance_coefficient`; any leaves Ẑ unbiased.
+    """
+
+    def __init__(
+        self, process: OrnsteinUhlenbeck, potential: Potential, coefficient: Coefficient = "exponential"
+    ) -> None:
+        self.process = process
+        self.potential = potential
+        self.coefficient = coefficient
+
+    def field(self, x: Float[Tensor, "n d"], t: Tensor) -> Field:
+        """Potential and gradient; the gradient of a particle outside the support is set to zero."""
+        log_g, grad = self.potential.log_g_and_grad(x, t)
+        # such a particle has weight zero for good, but a NaN position would spoil the batch
+        return Field(log_g, torch.where(log_g[:, None] == -torch.inf, torch.zeros_like(grad), grad))
+
+    def propose(self, x: Float[Tensor, "n d"], field: Field, t: Tensor, s: Tensor) -> Gaussian:
+        """Guided reversal from t to s."""
+        return guided_denoising(self.process, lambda x, t: field.grad_log_g, self.coefficient)(x, t, s)
+
+    def log_weight(
+        self, x: Tensor, field: Field, law: Gaussian, x_s: Tensor, field_s: Field, t: Tensor, s: Tensor
+    ) -> Float[Tensor, " n"]:
+        """See the class."""
+        reference = self.process.kernel(x, s, t)._replace(std=law.std)
+        return (field_s.log_g - field.log_g).double() + (reference.log_prob(x_s) - law.log_prob(x_s)).double()

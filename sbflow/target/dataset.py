@@ -1,0 +1,45 @@
+"""Where the data sets of the targets lie, and how they are read.
+
+Nothing is downloaded: tables are read from ``<data root>/bayes/<name>.csv``, a header and then numbers.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["data_root", "read_csv"]
+
+_SOURCES = {
+    "sonar": "https://archive.ics.uci.edu/dataset/151",
+    "ionosphere": "https://archive.ics.uci.edu/dataset/52",
+}
+
+
+def data_root() -> Path:
+    """Folder of the data: ``SBFLOW_DATA`` where it is set, else ``sbflow`` in the user's cache folder."""
+    if root := os.environ.get("SBFLOW_DATA"):
+        return Path(root).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "sbflow"
+
+
+def read_csv(name: str) -> Float[Tensor, "rows columns"]:
+    """Read one table in float64; an empty cell becomes NaN.
+
+    Args:
+        name: ``sonar`` or ``ionosphere``, whose first column is the label (0 or 1) and the others are features.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message says where to get it and where to put it.
+    """
+    path = data_root() / "bayes" / f"{name}.csv"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file {path}: set SBFLOW_DATA to the folder that holds bayes/{name}.csv "
+            f"(a header, then rows of label 0 or 1 and features; the data are at {_SOURCES[name]})"
+        )
+    return torch.from_numpy(np.genfromtxt(path, delimiter=",", skip_header=1, dtype=np.float64))

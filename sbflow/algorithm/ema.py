@@ -29,4 +29,4 @@ def averaged(module: nn.Module, decay: float) -> AveragedModel:
 
     model = AveragedModel(module, multi_avg_fn=update)
     # `torch.no_grad` in AveragedModel does not keep an optimiser from taking the copies
-    return model.requires_grad_(False).eval()
+    return model.requires_grad_(False)

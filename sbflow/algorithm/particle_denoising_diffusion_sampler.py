@@ -32,7 +32,7 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
         target: the density.
         whitening: rule that chooses the reference law; the strongest lever on the variance of Ẑ.
         process: noising process in whitened coordinates.
-        network: backbone of the potential, called with (z, λ); None samples with the naive potential and trains nothing.
+        network: backbone of the potential, called with (z, λ); None samples with the naive potential, untrained.
         num_steps: steps of the sampler, in training and by default in `estimate`.
         num_particles: particles drawn at each refresh, and by default in `estimate`.
         refinements: training iterations.
@@ -70,8 +70,7 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if refinements < 0 or updates_per_refinement < 1:
             raise ValueError(
-                "need refinements >= 0 and updates_per_refinement >= 1, "
-                f"got {refinements} and {updates_per_refinement}"
+                f"need refinements >= 0 and updates_per_refinement >= 1, got {refinements} and {updates_per_refinement}"
             )
         if not 0 <= ess_threshold <= 1:
             raise ValueError(f"ess_threshold must lie in [0, 1], got {ess_threshold}")
@@ -102,7 +101,8 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
     @property
     def stage(self) -> str:
         """The refinement that the next training step belongs to, counted from 1."""
-        return f"refinement {self.global_step // self.updates_per_refinement + 1}/{self.refinements}"
+        done = min(self.global_step // self.updates_per_refinement, self.refinements - 1)
+        return f"refinement_{done + 1}"
 
     @property
     def trained(self) -> bool:

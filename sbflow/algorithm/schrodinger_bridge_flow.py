@@ -204,7 +204,7 @@ class SchrodingerBridgeFlow(LightningModule):
     ) -> Float[Tensor, "n *event"]:
         """Simulate each row in its own direction, both in one batch."""
         drift = self.ema.module.eval()
-        kernel = euler_maruyama(lambda x, u: drift(x, u.to(x.dtype).expand(len(x)), direction), self.process.diffusion)
+        kernel = euler_maruyama(lambda x, u: drift(x, u.to(x.dtype).reshape(1), direction), self.process.diffusion)
         times = uniform_times(num_steps or self.num_steps, device=x.device)
         noise = self.last_noise if last_noise is None else last_noise
         return simulate(kernel, x, times, last_noise=noise, generator=generator)

@@ -82,4 +82,3 @@ def guided_denoising(process: OrnsteinUhlenbeck, grad_log_g: VectorField, coeffi
         return Gaussian(expand_to(a, x) * x + expand_to(c, x) * grad_log_g(x, t), b)
 
     return kernel
-

@@ -1,5 +1,6 @@
 """Deterministic stepping: the probability flow."""
 
+from itertools import pairwise
 from typing import Literal
 
 from jaxtyping import Float
@@ -32,7 +33,7 @@ def solve_ode(
     """
     if method not in ("euler", "heun"):
         raise ValueError(f"method must be 'euler' or 'heun', got {method!r}")
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         step = expand_to(s - t, x).to(x.dtype)
         slope = velocity(x, t)
         if method == "heun":

@@ -1,5 +1,7 @@
 """Stochastic stepping along a grid of times."""
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,7 +33,7 @@ def simulate(
     """
     path = [x]
     last = len(times) - 2
-    for k, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for k, (t, s) in enumerate(pairwise(times)):
         law = kernel(x, t, s)
         x = law.sample(generator) if last_noise or k < last else law.mean
         if return_path:

@@ -49,7 +49,7 @@ def bidirectional_pairs(
 def stratified_times(
     n: int, low: float, high: float, *, like: Tensor, generator: torch.Generator | None = None
 ) -> Float[Tensor, " n"]:
-    """n uniform times on [low, high], one in each of n equal strata, in random order.
+    """Draw n uniform times on [low, high], one in each of n equal strata, in random order.
 
     Args:
         n: number of times.

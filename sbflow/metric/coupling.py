@@ -4,7 +4,7 @@ For π₀ = N(m0, S0), π₁ = N(m1, S1) and a Brownian reference of variance ε
 by X1 | X0 = x ~ N(m1 + K (x − m0), ε K), where K is the positive definite solution of K S0 K + ε K = S1.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,10 +15,12 @@ from sbflow.metric.protocol import Direction, Translator, TwoSided
 __all__ = ["GaussianCoupling", "gaussian_bridge"]
 
 
+@runtime_checkable
 class _Epsilon(Protocol):
     epsilon: float
 
 
+@runtime_checkable
 class BridgeTranslator(Translator, Protocol):
     """A translation that knows its reference process."""
 
@@ -27,6 +29,7 @@ class BridgeTranslator(Translator, Protocol):
         """Brownian motion of variance ``epsilon`` per unit of time."""
 
 
+@runtime_checkable
 class GaussianPair(TwoSided, Protocol):
     """Gaussian data of known moments; means are not needed, for the coupling does not depend on them."""
 
@@ -74,7 +77,8 @@ class GaussianCoupling:
         self, module: Translator, direction: Direction, x: Tensor, exact: Tensor, target: Tensor
     ) -> dict[str, float]:
         x = x[: self.num_samples]
-        generator = torch.Generator().manual_seed(self.seed)
+        # apart from the small seeds that data are drawn with: noise from the stream of the samples correlates with them
+        generator = torch.Generator().manual_seed(2**31 + self.seed)
         y = module.translate(x.to(module.device), direction, num_steps=self.num_steps, generator=generator).cpu()
         dim = x.shape[1]
         joint = torch.cat([x, y], dim=1).double().T.cov()

@@ -1,6 +1,6 @@
 """Error of an estimated log normalising constant over independent replicates."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 __all__ = ["Evaluation", "LogNormalizer", "Sampler"]
 
 
+@runtime_checkable
 class Evaluation(Protocol):
     """Replicates of one estimate."""
 
@@ -16,16 +17,18 @@ class Evaluation(Protocol):
         """Independent estimates of log Z in nats, double precision."""
 
 
+@runtime_checkable
 class _Normalized(Protocol):
     log_normalizer: float | None
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """A particle sampler with a trained and an untrained potential."""
 
-    @property
-    def target(self) -> _Normalized:
-        """The density, with its log Z where known."""
+    if TYPE_CHECKING:
+        # a module keeps its submodules out of sight of the run-time check
+        target: _Normalized
 
     def estimate(
         self, *, num_particles: int, num_steps: int | None, replicates: int, seed: int, trained: bool

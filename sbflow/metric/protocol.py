@@ -1,6 +1,6 @@
 """What a metric needs of the data and of the algorithm; any object of this shape will do."""
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ __all__ = ["Direction", "LabelledSplit", "Translator", "TwoSided"]
 Direction = Literal["forward", "backward"]
 
 
+@runtime_checkable
 class LabelledSplit(Protocol):
     """Samples of both ends; labels are integer classes from 0 for each end, or None."""
 
@@ -30,6 +31,7 @@ class LabelledSplit(Protocol):
         """Class of each x1."""
 
 
+@runtime_checkable
 class TwoSided(Protocol):
     """Data with a training and a test split."""
 
@@ -37,6 +39,7 @@ class TwoSided(Protocol):
         """One split."""
 
 
+@runtime_checkable
 class Translator(Protocol):
     """A trained translation between the two ends."""
 

@@ -14,7 +14,7 @@ from sbflow.metric.transport import PairCosts, mean_squared_distance, pair_costs
 
 __all__ = ["TranslationQuality"]
 
-SUFFIXES: dict[str, str] = {"forward": "", "backward": "_backward"}
+SUFFIXES: dict[Direction, str] = {"forward": "", "backward": "_backward"}
 
 
 class _Reference(NamedTuple):
@@ -62,18 +62,18 @@ class TranslationQuality:
         *,
         num_samples: int = 2000,
         num_steps: int = 30,
-        directions: Sequence[Direction] = ("forward",),
+        directions: Sequence[str] = ("forward",),
         seed: int = 0,
         batch_size: int = 500,
     ) -> None:
         for name, value, least in (("num_samples", num_samples, 4), ("num_steps", num_steps, 1)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
-        if not directions or set(directions) - set(SUFFIXES):
+        if not directions or set(directions).difference(SUFFIXES):
             raise ValueError(f"directions must be some of {list(SUFFIXES)}, got {list(directions)}")
         self.num_samples = num_samples
         self.num_steps = num_steps
-        self.directions = tuple(directions)
+        self.directions = tuple(direction for direction in SUFFIXES if direction in directions)
         self.seed = seed
         self.batch_size = batch_size
         self._measured: tuple[TwoSided, _Reference] | None = None

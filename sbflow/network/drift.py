@@ -55,9 +55,9 @@ class BridgeDrift(nn.Module):
         self.measured.fill_(True)
 
     def forward(
-        self, x: Float[Tensor, "n *event"], u: Float[Tensor, " n"], direction: Int[Tensor, " n"]
+        self, x: Float[Tensor, "n *event"], u: Float[Tensor, " m"], direction: Int[Tensor, " n"]
     ) -> Float[Tensor, "n *event"]:
-        """Drift at own-clock time u."""
+        """Drift at own-clock time u, one per sample ``[n]`` or one for all ``[1]``."""
         mean_s, mean_e = self.mean[direction], self.mean[1 - direction]
         var_s, var_e = self.variance[direction], self.variance[1 - direction]
         w = u.reshape(-1, *(1,) * (x.ndim - 1))

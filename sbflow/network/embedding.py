@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 __all__ = ["ConditionEmbedding", "FourierFeatures"]
@@ -49,8 +49,16 @@ class ConditionEmbedding(nn.Module):
         self.direction = nn.Embedding(num_directions, hidden) if num_directions else None
         self.out = nn.Linear(hidden, dim)
 
-    def forward(self, t: Float[Tensor, " n"], direction: Tensor | None = None) -> Float[Tensor, "n c"]:
-        """Embed times in [0, 1] and directions (integers ``[n]``).
+    def forward(self, t: Float[Tensor, " m"], direction: Int[Tensor, " n"] | None = None) -> Float[Tensor, "k c"]:
+        """Embed times in [0, 1] and directions.
+
+        Args:
+            t: one time per sample ``[n]``, or a single one ``[1]`` for all, which a rollout has and which is embedded
+                once.
+            direction: 0 or 1 for each sample ``[n]``; None for a network without directions.
+
+        Returns:
+            one embedding per sample, or a single one where time and direction are.
 
         Raises:
             ValueError: a direction is given to a network without one, or the other way round.
@@ -58,6 +66,8 @@ class ConditionEmbedding(nn.Module):
         if (direction is None) != (self.direction is None):
             raise ValueError(f"network has {self.num_directions} directions, got direction={direction}")
         h = self.hidden(self.features(t.to(self.hidden.weight.dtype)))
-        if self.direction is not None and direction is not None:
-            h = h + self.direction(direction)
-        return self.out(nn.functional.silu(h))
+        if self.direction is None or direction is None:
+            return self.out(nn.functional.silu(h))
+        if len(t) == 1:
+            return self.out(nn.functional.silu(h + self.direction.weight))[direction]
+        return self.out(nn.functional.silu(h + self.direction(direction)))

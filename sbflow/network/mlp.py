@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -37,16 +38,17 @@ class MLP(nn.Module):
         self.embedding = ConditionEmbedding(embed_dim, num_directions=num_directions, hidden=max(hidden))
         widths = [dim + embed_dim, *hidden]
         layers: list[nn.Module] = []
-        for width_in, width_out in zip(widths[:-1], widths[1:], strict=True):
+        for width_in, width_out in pairwise(widths):
             layers += [nn.Linear(width_in, width_out), nn.GELU()]
         self.layers = nn.Sequential(*layers)
         self.out = _zero_initialised(nn.Linear(widths[-1], dim))
 
     def forward(
-        self, x: Float[Tensor, "n *event"], t: Float[Tensor, " n"], direction: Tensor | None = None
+        self, x: Float[Tensor, "n *event"], t: Float[Tensor, " m"], direction: Tensor | None = None
     ) -> Float[Tensor, "n *event"]:
         """Field at (x, t), of the shape of x; zero at initialisation."""
-        h = torch.cat([x.flatten(1), self.embedding(t, direction)], dim=-1)
+        condition = self.embedding(t, direction).expand(len(x), -1)
+        h = torch.cat([x.flatten(1), condition], dim=-1)
         return self.out(self.layers(h)).reshape(x.shape)
 
 
@@ -79,7 +81,7 @@ class ResidualMLP(nn.Module):
         self.out = _zero_initialised(nn.Linear(width, dim))
 
     def forward(
-        self, x: Float[Tensor, "n *event"], t: Float[Tensor, " n"], direction: Tensor | None = None
+        self, x: Float[Tensor, "n *event"], t: Float[Tensor, " m"], direction: Tensor | None = None
     ) -> Float[Tensor, "n *event"]:
         """Field at (x, t), of the shape of x; zero at initialisation."""
         condition = nn.functional.silu(self.embedding(t, direction))

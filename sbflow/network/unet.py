@@ -1,6 +1,7 @@
 """A small convolutional U-Net, conditioned on time and direction."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -62,7 +63,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(
-        self, x: Float[Tensor, "n c h w"], t: Float[Tensor, " n"], direction: Tensor | None = None
+        self, x: Float[Tensor, "n c h w"], t: Float[Tensor, " m"], direction: Tensor | None = None
     ) -> Float[Tensor, "n c h w"]:
         """Field at (x, t), of the shape of x; zero at initialisation."""
         condition = nn.functional.silu(self.embedding(t, direction))
@@ -86,9 +87,7 @@ class _Level(nn.Module):
         super().__init__()
         self.before = nn.Conv2d(channels_in, channels_in, 3, stride=2, padding=1) if resize == "down" else nn.Identity()
         widths = [channels_in] + [channels_out] * num_blocks
-        self.blocks = nn.ModuleList(
-            _ResidualBlock(a, b, embed_dim) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.blocks = nn.ModuleList(_ResidualBlock(a, b, embed_dim) for a, b in pairwise(widths))
         self.after = nn.Upsample(scale_factor=2) if resize == "up" else nn.Identity()
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:

@@ -20,11 +20,11 @@ class Potential(nn.Module):
     """Approximation of log g_t; a subclass writes `log_g`, and `log_g_and_grad` where it has a cheaper way."""
 
     def log_g(self, z: Float[Tensor, "n d"], t: Tensor) -> Float[Tensor, " n"]:
-        """log g_t(z) at time t, a scalar or one per particle ``[n]``."""
+        """Log g_t(z) at time t, a scalar or one per particle ``[n]``."""
         raise NotImplementedError
 
     def log_g_and_grad(self, z: Float[Tensor, "n d"], t: Tensor) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
-        """log g_t(z) and its gradient in z from one evaluation; by automatic differentiation unless overridden."""
+        """Log g_t(z) and its gradient in z from one evaluation; by automatic differentiation unless overridden."""
 
         def total(z: Tensor) -> tuple[Tensor, Tensor]:
             log_g = self.log_g(z, t)

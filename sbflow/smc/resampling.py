@@ -12,9 +12,7 @@ Resampling = Callable[[Tensor, torch.Generator | None], Tensor]
 """(log-weights ``[r, n]``, generator) -> ancestors ``[r, n]``, each row unbiased: E[count of i] = n W_i."""
 
 
-def systematic(
-    log_weights: Float[Tensor, "r n"], generator: torch.Generator | None = None
-) -> Int[Tensor, "r n"]:
+def systematic(log_weights: Float[Tensor, "r n"], generator: torch.Generator | None = None) -> Int[Tensor, "r n"]:
     """Systematic resampling: one uniform per row, n equidistant points on the cumulative weights.
 
     Each particle is chosen ⌊n W⌋ or ⌈n W⌉ times, never when its weight is zero.

@@ -1,6 +1,7 @@
 """The weighted reverse diffusion: sequential Monte Carlo along a decreasing grid of times."""
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -120,7 +121,7 @@ def sample(
         raise ValueError(f"ess_threshold must lie in [0, 1], got {ess_threshold}")
     particles = init(kernel, like, times[0], generator=generator)
     path = [_diagnose(particles, torch.zeros_like(particles.log_z, dtype=torch.bool))]
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         particles, chosen = step(
             particles, kernel, t, s, scheme=scheme, ess_threshold=ess_threshold, generator=generator
         )

@@ -23,11 +23,11 @@ class Target(nn.Module):
     log_normalizer: float | None = None
 
     def log_prob(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-        """log γ(x), unnormalised, in nats; ``-inf`` outside the support."""
+        """Log γ(x), unnormalised, in nats; ``-inf`` outside the support."""
         raise NotImplementedError
 
     def log_prob_and_score(self, x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
-        """log γ(x) and ∇ log γ(x) from one evaluation; by automatic differentiation unless overridden."""
+        """Log γ(x) and ∇ log γ(x) from one evaluation; by automatic differentiation unless overridden."""
 
         def total(x: Tensor) -> tuple[Tensor, Tensor]:
             log_prob = self.log_prob(x)

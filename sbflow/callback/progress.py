@@ -1,0 +1,77 @@
+"""A progress bar that speaks of steps and stages."""
+
+import time
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from rich import progress as rich_progress
+from rich.console import Console
+
+__all__ = ["Progress"]
+
+
+class Progress(Callback):
+    """Stage, steps, loss and time left, in a terminal; elsewhere one line per tenth of the run."""
+
+    def __init__(self) -> None:
+        self.console = Console()
+        self.bar: rich_progress.Progress | None = None
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Open the bar."""
+        self.last_look = 0.0
+        self.start = time.perf_counter()
+        if not (trainer.is_global_zero and self.console.is_terminal):
+            return
+        self.bar = rich_progress.Progress(
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TextColumn("loss {task.fields[loss]}"),
+            rich_progress.TimeElapsedColumn(),
+            rich_progress.TimeRemainingColumn(),
+            console=self.console,
+        )
+        self.task = self.bar.add_task(str(module.stage), total=trainer.max_steps, loss="…")
+        self.bar.start()
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """Move the bar; the loss is read, and with it the device waited for, at most twice a second."""
+        if self.bar is not None and time.perf_counter() - self.last_look > 0.5:
+            self.last_look = time.perf_counter()
+            done = min(trainer.global_step, trainer.max_steps - 1)
+            self.bar.update(self.task, completed=done + 1, description=str(module.stage), loss=_loss(trainer))
+        elif self.bar is None and trainer.is_global_zero:
+            self._print_tenth(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Close the bar."""
+        self._close(trainer)
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the message stands below it."""
+        self._close(trainer)
+
+    def _close(self, trainer: Trainer) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=trainer.global_step, loss=_loss(trainer))
+            self.bar.stop()
+            self.bar = None
+
+    def _print_tenth(self, trainer: Trainer, module: LightningModule) -> None:
+        step, tenth = trainer.global_step, max(trainer.max_steps // 10, 1)
+        if step % tenth or step == self.last_look:
+            return
+        self.last_look = step
+        seconds = time.perf_counter() - self.start
+        left = seconds * (trainer.max_steps - step) / step
+        print(
+            f"{module.stage}: step {step}/{trainer.max_steps}, loss {_loss(trainer)}, "
+            f"{seconds:.0f} s, {left:.0f} s left",
+            flush=True,
+        )
+
+
+def _loss(trainer: Trainer) -> str:
+    loss = trainer.callback_metrics.get("train/loss")
+    return "…" if loss is None else f"{float(loss):.4g}"

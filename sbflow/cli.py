@@ -1,0 +1,118 @@
+"""The command line: ``sbflow COMMAND [hydra overrides]``."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+__all__ = ["COMMANDS", "config_dir", "main"]
+
+COMMANDS = {
+    "train": "train an algorithm; without arguments, translate rendered digits into letters",
+    "sample": "estimate log Z and draw weighted samples: checkpoint=RUN, or target=… for the untrained sampler",
+    "translate": "translate a folder of images: checkpoint=RUN input=DIR output=DIR",
+    "evaluate": "measure a trained run again: checkpoint=RUN",
+}
+
+
+def config_dir() -> Path:
+    """Folder of the configs: inside the package when installed from a wheel, else beside it."""
+    package = Path(__file__).resolve().parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def main() -> None:
+    """Run one command; exit with 2 on bad input, 1 on a failure while running."""
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(_usage())
+        sys.exit(0 if len(sys.argv) > 1 else 2)
+    name = sys.argv.pop(1)
+    if name in ("--version", "version"):
+        print(f"sbflow {import_module('sbflow').__version__}")
+        return
+    if name not in COMMANDS:
+        _fail(f"unknown command {name!r}: choose from {', '.join(COMMANDS)}")
+    sys.argv[1:] = [_additive(argument) for argument in sys.argv[1:]]
+    # otherwise Hydra prints several lines of its own and leaves with 1
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    _report(name, lambda: _run(name))
+
+
+def _run(name: str) -> None:
+    import hydra
+
+    def command(config: Any) -> Any:
+        # torch is imported only once the command line is known to be sound; errors are reported in here, as Hydra
+        # would print a line of its own before passing them on
+        return _report(name, lambda: getattr(import_module(f"sbflow.command.{name}"), name)(config))
+
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(command)()
+
+
+def _additive(argument: str) -> str:
+    """Let ``algorithm.num_steps=10`` set an option that no yaml names.
+
+    Defaults live in Python alone, so the composed config lacks most options; what is set is checked against the
+    signature of its class before anything is built.
+    """
+    dotted = re.match(r"[A-Za-z_]\w*(\.\w+)+=", argument)
+    return f"++{argument}" if dotted and not argument.startswith("hydra.") else argument
+
+
+def _report(name: str, run: Callable[[], Any]) -> Any:
+    """Turn what the user can mend into one line and exit code 2; SBFLOW_TRACEBACK=1 shows the traceback."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return run()
+    except (HydraException, OmegaConfBaseException, ValueError, FileNotFoundError, FloatingPointError) as error:
+        if os.environ.get("SBFLOW_TRACEBACK"):
+            raise
+        _fail(_one_line(name, error))
+    except KeyboardInterrupt:
+        print("sbflow: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _one_line(name: str, error: BaseException) -> str:
+    # Hydra wraps what a constructor raised; the cause is what the user can mend
+    cause = error.__cause__ if type(error).__name__ == "InstantiationException" and error.__cause__ else error
+    key = re.search(r"full_key: (\S+)", str(error))
+    text = re.split(r"Config search path:|\n\s*full_key|\n\s*object_type", str(cause))[0]
+    text = re.sub(r"\s+", " ", text).strip()
+    unknown = re.match(r"Could not override '(\w+)'", text)
+    if unknown:
+        return f"{unknown[1]} is not an option of sbflow {name}; allowed: {', '.join(_options(name))}"
+    return f"{key[1]}: {text}" if key and key[1] not in text else text
+
+
+def _options(name: str) -> list[str]:
+    """Top-level keys and groups of a command's config."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.load(config_dir() / f"{name}.yaml")
+    groups = [next(iter(item)) for item in config.defaults if not isinstance(item, str)]
+    return sorted(
+        {str(key) for key in [*groups, *config] if key not in ("defaults", "hydra")} - {"override hydra/job_logging"}
+    )
+
+
+def _fail(message: str) -> None:
+    print(f"sbflow: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _usage() -> str:
+    lines = ["usage: sbflow COMMAND [key=value ...]", "", "commands:"]
+    lines += [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
+    lines += ["", "sbflow COMMAND --help lists the options of a command, -m sweeps, --cfg job shows the config."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

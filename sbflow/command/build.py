@@ -1,0 +1,98 @@
+"""From a config to objects, after checking that the config is sound."""
+
+import inspect
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin
+
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+__all__ = ["build", "check_options", "check_trusted", "check_type"]
+
+
+def build(config: DictConfig, key: str) -> Any:
+    """Instantiate one part of a config, its options checked first.
+
+    Raises:
+        ValueError: the part is missing, or sets an option that its class does not have.
+    """
+    part = config.get(key)
+    if part is None:
+        raise ValueError(f"{key} is not set: choose one with {key}=NAME")
+    check_options(part, key)
+    return instantiate(part, _convert_="all")
+
+
+def check_options(part: DictConfig, key: str) -> None:
+    """Refuse options that a class does not have, naming those it has, and options of the wrong type.
+
+    Raises:
+        ValueError: names the key and what is allowed.
+    """
+    for path, node in _targets(part, key):
+        allowed = _options(get_object(node["_target_"]))
+        for name in node:
+            if str(name).startswith("_") or OmegaConf.is_missing(node, name):
+                continue
+            if name not in allowed:
+                what = node["_target_"].rpartition(".")[2]
+                options = ", ".join(sorted(allowed))
+                raise ValueError(f"{path}.{name} is not an option of {what}; allowed: {options}")
+            check_type(f"{path}.{name}", node[name], allowed[str(name)])
+
+
+def check_type(key: str, value: Any, annotation: Any) -> None:
+    """Refuse a plain value that is not of the annotated type; annotations of objects are not looked at.
+
+    Raises:
+        ValueError: names the key, the type and the value.
+    """
+    choices = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    literals = [choice for one in choices if get_origin(one) is Literal for choice in get_args(one)]
+    plain = [choice for choice in choices if choice in (int, float, bool, str, NoneType)]
+    if len(plain) + (len(literals) > 0) < len(choices) or value in literals:
+        return
+    # True is an int to Python, 1 is a number to everybody
+    accepted = {int: (int,), float: (int, float), bool: (bool,), str: (str,), NoneType: (NoneType,)}
+    if not any(isinstance(value, accepted[one]) and (one is bool or not isinstance(value, bool)) for one in plain):
+        names = [repr(one) for one in literals] + ["null" if one is NoneType else one.__name__ for one in plain]
+        raise ValueError(f"{key} must be {' or '.join(names)}, got {value!r}")
+
+
+def check_trusted(part: Any, key: str) -> None:
+    """Refuse to build anything but sbflow's own classes from a config that came with a checkpoint.
+
+    Raises:
+        ValueError: names the key, what it would have called and how to allow it.
+    """
+    for path, node in _targets(part, key):
+        target = node["_target_"]
+        # the prefix first: looking the object up imports its module
+        own = target.startswith("sbflow.") and str(get_object(target).__module__).startswith("sbflow.")
+        if not own:
+            raise ValueError(f"{path} would call {target}, which is not part of sbflow; allow it with trust=true")
+
+
+def _targets(part: Any, path: str) -> Iterator[tuple[str, DictConfig]]:
+    """Every node that names a class, with its path."""
+    if isinstance(part, ListConfig):
+        for index, item in enumerate(part):
+            yield from _targets(item, f"{path}.{index}")
+    elif isinstance(part, DictConfig):
+        if "_target_" in part:
+            yield path, part
+        for name in part:
+            if not OmegaConf.is_missing(part, name):
+                yield from _targets(part[name], f"{path}.{name}")
+
+
+def _options(cls: Any) -> dict[str, Any]:
+    """Options of a class with their annotations; ``**kwargs`` stand for the keyword options of its bases."""
+    parameters = list(inspect.signature(cls).parameters.values())
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        bases = [base for base in cls.__mro__[1:] if base.__module__.startswith("sbflow.")]
+        parameters += [
+            p for base in bases for p in inspect.signature(base).parameters.values() if p.kind is p.KEYWORD_ONLY
+        ]
+    return {p.name: p.annotation for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}

@@ -1,0 +1,42 @@
+"""``sbflow sample``: estimate log Z and draw weighted samples."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from sbflow.command.build import build, check_type
+from sbflow.command.run import load_run
+from sbflow.smc import Evidence
+
+__all__ = ["sample"]
+
+OPTIONS = {"num_particles": int | None, "num_steps": int | None, "replicates": int, "seed": int, "trust": bool}
+
+
+def sample(config: DictConfig) -> float:
+    """Write ``evidence.json`` and ``samples.pt`` into the run folder and return log Z."""
+    for name, annotation in OPTIONS.items():
+        check_type(name, config[name], annotation)
+    sampler = _sampler(config)
+    evidence: Evidence = sampler.estimate(
+        num_particles=config.num_particles,
+        num_steps=config.num_steps,
+        replicates=config.replicates,
+        seed=config.seed,
+    )
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    evidence.save(folder)
+    print(f"{evidence} -> {folder}")
+    return evidence.log_z
+
+
+def _sampler(config: DictConfig) -> Any:
+    """The trained sampler of a checkpoint, or an untrained one for a target."""
+    if (config.checkpoint is None) == (config.get("target") is None):
+        raise ValueError("give either checkpoint=RUN (trained) or target=NAME (untrained)")
+    if config.checkpoint is not None:
+        return load_run(config.checkpoint, needs="estimate", trust=config.trust).algorithm
+    return build(config, "algorithm")

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Generators", "expand_to", "flat_sum", "randn_like"]
+__all__ = ["Generators", "expand_to", "flat_sum", "randn_like", "seeded_generator"]
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """Source of randomness: the global one (None), one generator, or one per sample (results independent of batch size)."""
@@ -32,6 +33,14 @@ def flat_sum(x: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
     tensor([12., 12.])
     """
     return x.flatten(1).sum(1) if x.ndim > 1 else x
+
+
+def seeded_generator(*keys: int) -> torch.Generator:
+    """CPU generator whose stream is a function of several non-negative integers (a seed, a rank, a step).
+
+    The keys are hashed, as a CPU generator reads only the lowest 32 bits of its seed.
+    """
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(keys).generate_state(1)[0]))
 
 
 def randn_like(x: Tensor, generator: Generators = None) -> Tensor:

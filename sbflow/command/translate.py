@@ -14,6 +14,7 @@ from sbflow.algorithm import Direction
 from sbflow.command.build import check_type
 from sbflow.command.run import load_run
 from sbflow.data.images import image_files, read_image, write_image
+from sbflow.tensor import seeded_generator
 
 __all__ = ["translate"]
 
@@ -74,4 +75,4 @@ def _read(
 
 def _generator(name: Path, seed: int) -> torch.Generator:
     """One stream per image, named by the image, so that neither batch size nor neighbours change a result."""
-    return torch.Generator().manual_seed((seed << 32) + zlib.crc32(name.as_posix().encode()))
+    return seeded_generator(seed, zlib.crc32(name.as_posix().encode()))

@@ -7,6 +7,8 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sbflow.tensor import seeded_generator
+
 __all__ = ["Split", "UnpairedBatches", "UnpairedData", "UnpairedTensors"]
 
 
@@ -29,16 +31,19 @@ class Split(NamedTuple):
 class UnpairedBatches(Dataset[dict[str, Tensor]]):
     """Item k is the k-th batch, drawn with replacement and independently from both sets.
 
-    A batch is a function of (seed, k) alone, so that a resumed run sees the batches that the undisturbed run would
+    A batch is a function of (seed, rank, k) alone, so that a resumed run sees the batches that the undisturbed run would
     have seen, whatever the number of workers.
     """
 
-    def __init__(self, split: Split, batch_size: int, num_batches: int, seed: int = 0, start: int = 0) -> None:
+    def __init__(
+        self, split: Split, batch_size: int, num_batches: int, seed: int = 0, start: int = 0, rank: int = 0
+    ) -> None:
         self.split = split
         self.batch_size = batch_size
         self.num_batches = num_batches
         self.seed = seed
         self.start = start
+        self.rank = rank
 
     def __len__(self) -> int:
         return self.num_batches
@@ -46,7 +51,7 @@ class UnpairedBatches(Dataset[dict[str, Tensor]]):
     def __getitem__(self, k: int) -> dict[str, Tensor]:
         if not 0 <= k < self.num_batches:
             raise IndexError(k)
-        generator = torch.Generator().manual_seed((self.seed << 32) + self.start + k)
+        generator = seeded_generator(self.seed, self.rank, self.start + k)
         return {
             name: x[torch.randint(len(x), (self.batch_size,), generator=generator)]
             for name, x in (("x0", self.split.x0), ("x1", self.split.x1))
@@ -95,7 +100,7 @@ class UnpairedData(LightningDataModule):
             total = self.trainer.max_steps * self.trainer.accumulate_grad_batches
             rank = self.trainer.global_rank
         batches = UnpairedBatches(
-            self.split("train"), self.batch_size, max(total - start, 0), seed=self.seed + (rank << 16), start=start
+            self.split("train"), self.batch_size, max(total - start, 0), seed=self.seed, start=start, rank=rank
         )
         return DataLoader(batches, batch_size=None, num_workers=self.num_workers)
 

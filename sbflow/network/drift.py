@@ -26,6 +26,10 @@ class BridgeDrift(nn.Module):
         epsilon: variance of the reference per unit of time.
     """
 
+    mean: Tensor
+    variance: Tensor
+    measured: Tensor
+
     def __init__(self, network: nn.Module, event_shape: Sequence[int], epsilon: float) -> None:
         super().__init__()
         self.network = network

@@ -18,6 +18,8 @@ class FourierFeatures(nn.Module):
             [0, 1] at every scale.
     """
 
+    frequencies: Tensor
+
     def __init__(self, num_features: int = 64, max_frequency: float = 200.0) -> None:
         super().__init__()
         if num_features < 2 or num_features % 2:

@@ -59,8 +59,8 @@ class UNet(nn.Module):
             self.up.append(_Level(2 * current, after, num_blocks, embed_dim, "up" if level else "same"))
         self.norm = nn.GroupNorm(width // 8, width)
         self.out = nn.Conv2d(width, event_shape[0], 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(
         self, x: Float[Tensor, "n c h w"], t: Float[Tensor, " m"], direction: Tensor | None = None

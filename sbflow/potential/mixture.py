@@ -24,6 +24,11 @@ class MixturePotential(Potential):
         log_z: log Z of γ.
     """
 
+    eigenvalues: Tensor
+    basis: Tensor
+    means: Tensor
+    log_mixture_weights: Tensor
+
     def __init__(
         self,
         means: Float[Tensor, "k d"],

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sbflow.potential.base import Potential
+from sbflow.potential.naive import NaivePotential
 from sbflow.tensor import expand_to
 
 __all__ = ["Guide", "NeuralPotential"]
@@ -21,6 +22,8 @@ class Guide(nn.Module):
         hidden: width of the gate.
     """
 
+    frequencies: Tensor
+
     def __init__(self, network: nn.Module, *, num_features: int = 64, hidden: int = 64) -> None:
         super().__init__()
         self.network = network
@@ -28,8 +31,8 @@ class Guide(nn.Module):
         self.register_buffer("frequencies", torch.linspace(0.1, 100, num_features))
         self.phase = nn.Parameter(torch.zeros(num_features))
         last = nn.Linear(hidden, 1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
         self.scale = nn.Sequential(nn.Linear(2 * num_features, hidden), nn.GELU(), last)
 
     def gate(self, level: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -56,7 +59,7 @@ class NeuralPotential(Potential):
         guide: the trained part.
     """
 
-    def __init__(self, naive: Potential, guide: nn.Module) -> None:
+    def __init__(self, naive: NaivePotential, guide: nn.Module) -> None:
         super().__init__()
         self.naive = naive
         self.guide = guide

@@ -71,4 +71,4 @@ def test_impossible_schedules_are_refused(build, message):
 def test_the_grid_of_times_is_equidistant_in_double_precision():
     times = uniform_times(7)
     assert times.dtype == torch.float64
-    assert torch.allclose(times, torch.arange(8, dtype=torch.float64) / 7, rtol=0, atol=1e-16)
+    assert torch.allclose(times, torch.arange(8, dtype=torch.float64) / 7, rtol=0, atol=1e-15)

@@ -1,0 +1,117 @@
+import pytest
+import torch
+from problems import MIXTURE, MixtureDensity
+
+from sbflow.loss import novel_score_matching
+from sbflow.network import MLP
+from sbflow.potential import Guide, NaivePotential, NeuralPotential
+from sbflow.process import Cosine, OrnsteinUhlenbeck
+
+PROCESS = OrnsteinUhlenbeck(Cosine())
+TIMES = torch.tensor([0.0, 0.01, 0.3, 0.7, 1.0], dtype=torch.float64)
+TARGET = MixtureDensity(MIXTURE)
+
+
+def naive() -> NaivePotential:
+    return NaivePotential(TARGET, PROCESS)
+
+
+def neural(*, trained: bool, dtype: torch.dtype = torch.float64) -> NeuralPotential:
+    guide = Guide(MLP((2,), hidden=(16, 16), embed_dim=8), num_features=8, hidden=8).to(dtype)
+    if trained:
+        with torch.no_grad():
+            for parameter in guide.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return NeuralPotential(naive(), guide)
+
+
+def log_g0(z: torch.Tensor) -> torch.Tensor:
+    return TARGET.log_prob(z) - torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(-1)
+
+
+def test_the_naive_potential_is_the_initial_one_at_the_shrunk_point():
+    z = torch.randn(len(TIMES), 2, dtype=torch.float64)
+    shrink = PROCESS.schedule.alpha_bar(TIMES).sqrt()
+    assert shrink[0] == 1
+    assert torch.allclose(naive().log_g(z, TIMES), log_g0(shrink[:, None] * z), rtol=1e-12)
+
+
+@pytest.mark.parametrize("potential", [naive(), neural(trained=True)], ids=["naive", "neural"])
+def test_gradients_are_those_of_the_values(potential):
+    z = torch.randn(len(TIMES), 2, dtype=torch.float64, requires_grad=True)
+    log_g, grad = potential.log_g_and_grad(z.detach(), TIMES)
+    value = potential.log_g(z, TIMES)
+    (expected,) = torch.autograd.grad(value.sum(), z)
+    assert torch.allclose(log_g, value) and torch.allclose(grad, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("potential", [naive(), neural(trained=True)], ids=["naive", "neural"])
+def test_a_scalar_time_is_the_same_time_for_every_particle(potential):
+    z = torch.randn(4, 2, dtype=torch.float64)
+    for t in TIMES:
+        for one, many in zip(potential.log_g_and_grad(z, t), potential.log_g_and_grad(z, t.expand(4)), strict=True):
+            assert torch.allclose(one, many, rtol=1e-12)
+
+
+def test_training_starts_at_the_naive_potential():
+    z = torch.randn(len(TIMES), 2, dtype=torch.float64)
+    for start, expected in zip(
+        neural(trained=False).log_g_and_grad(z, TIMES), naive().log_g_and_grad(z, TIMES), strict=True
+    ):
+        assert torch.equal(start, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [1, 2, 7, 64, 300])
+def test_whatever_was_learned_the_gate_is_exactly_closed_at_time_zero(dtype, n):
+    for _ in range(5):
+        guide = neural(trained=True, dtype=dtype).guide
+        assert (guide.gate(torch.zeros(n, dtype=dtype)) == 0).all()
+        assert (guide.gate(torch.full((n,), 0.5, dtype=dtype)) != 0).all()
+
+
+@pytest.mark.parametrize("n", [1, 7, 300])
+def test_whatever_was_learned_the_potential_is_exact_at_time_zero(n):
+    z, zero = torch.randn(n, 2, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    potential = neural(trained=True)
+    for learned, expected in zip(potential.log_g_and_grad(z, zero), naive().log_g_and_grad(z, zero), strict=True):
+        assert torch.equal(learned, expected)
+    assert not torch.allclose(potential.log_g(z, zero + 0.5), naive().log_g(z, zero + 0.5))
+
+
+def test_a_learned_guide_never_brings_a_point_outside_the_support_to_life():
+    class HalfPlane(MixtureDensity):
+        def log_prob(self, x):
+            return torch.where(x[:, 0] > 0, super().log_prob(x), -torch.inf)
+
+    potential = neural(trained=True)
+    potential.naive.target = HalfPlane(MIXTURE)
+    with torch.no_grad():
+        potential.guide.scale[-1].weight.mul_(20)
+    z = torch.tensor([[-0.5, 0.3]], dtype=torch.float64).expand(len(TIMES), 2)
+    gates = potential.guide.gate(PROCESS.noise_level(TIMES))
+    assert gates.max() > 1
+    log_g = potential.log_g(z, TIMES)
+    assert log_g[0] == -torch.inf and not log_g.isnan().any() and (log_g < torch.inf).all()
+
+
+def test_the_loss_reaches_every_parameter_of_the_guide():
+    potential = neural(trained=True)
+    x0 = TARGET.sample(32)
+    t = torch.rand(32, dtype=torch.float64) * 0.9 + 0.1
+    grad_log_g0 = naive().log_g_and_grad(x0, torch.zeros((), dtype=torch.float64))[1]
+    novel_score_matching(potential, PROCESS, x0, grad_log_g0, t).backward()
+    unreached = [
+        name
+        for name, parameter in potential.guide.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
+    assert not unreached
+
+
+def test_the_very_first_update_already_moves_the_gate():
+    potential = neural(trained=False)
+    x0 = TARGET.sample(32)
+    grad_log_g0 = naive().log_g_and_grad(x0, torch.zeros((), dtype=torch.float64))[1]
+    novel_score_matching(potential, PROCESS, x0, grad_log_g0, torch.rand(32, dtype=torch.float64)).backward()
+    assert potential.guide.scale[-1].weight.grad.any()

@@ -115,7 +115,7 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
             self.affine = self.whitening.fit(self.target).to(self.whitened.device)
             self.whitened.fill_(True)
 
-    def potential(self, guide: nn.Module | None) -> Potential:
+    def potential(self, guide: Guide | None) -> Potential:
         """Potential in whitened coordinates: with a guide, or the naive one."""
         naive = NaivePotential(Whitened(self.target, self.affine), self.process)
         return naive if guide is None else NeuralPotential(naive, guide)

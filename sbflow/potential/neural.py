@@ -59,7 +59,7 @@ class NeuralPotential(Potential):
         guide: the trained part.
     """
 
-    def __init__(self, naive: NaivePotential, guide: nn.Module) -> None:
+    def __init__(self, naive: NaivePotential, guide: Guide) -> None:
         super().__init__()
         self.naive = naive
         self.guide = guide

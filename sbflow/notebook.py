@@ -4,10 +4,9 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from lightning import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 
@@ -29,7 +28,7 @@ def estimate_log_z(
     log_prob: LogDensity,
     dim: int,
     *,
-    whitening: Literal["laplace", "standard"] | Whitening = "laplace",
+    whitening: str | Whitening = "laplace",
     num_particles: int = 2000,
     num_steps: int = 20,
     refinements: int = 0,
@@ -83,12 +82,12 @@ def estimate_log_z(
 
 
 def fit_bridge(
-    x0: Float[Tensor, "n0 *event"],
-    x1: Float[Tensor, "n1 *event"],
+    x0: Tensor,
+    x1: Tensor,
     *,
     epsilon: float = 1.0,
     network: nn.Module | None = None,
-    batch_size: int = 256,
+    batch_size: int = 128,
     seed: int = 0,
     progress: bool = False,
     **options: Any,
@@ -96,8 +95,8 @@ def fit_bridge(
     """Learn the Schrödinger bridge between two sets of samples.
 
     Args:
-        x0: samples of π₀.
-        x1: samples of π₁; their number may differ.
+        x0: samples of π₀ ``[n0, *event]``.
+        x1: samples of π₁ ``[n1, *event]``; n1 need not equal n0.
         epsilon: variance of the Brownian reference per unit of time, in squared units of the data: small follows
             optimal transport, large forgets the input.
         network: backbone with two directions; by default a perceptron.

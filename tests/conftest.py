@@ -1,5 +1,6 @@
 """Every test starts from the same global random state and leaves none behind."""
 
+import jaxtyping
 import pytest
 import torch
 
@@ -12,5 +13,8 @@ def seeded():
 
 
 @pytest.fixture
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(1)
+def unchecked_types():
+    """Let a wrong argument reach the function's own check, as it does for a user."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

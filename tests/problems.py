@@ -127,19 +127,27 @@ def asymmetric_coupling() -> GaussianCoupling:
     return GaussianCoupling(mean0, mean1, cov0, cov1, cross)
 
 
-def path_moments(coupling: GaussianCoupling, epsilon: float, t: float) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of X_t when Brownian bridges are drawn between coupled ends."""
-    c, s = coupling, 1 - t
-    cov = s**2 * c.cov0 + t**2 * c.cov1 + t * s * (c.cross + c.cross.T) + epsilon * t * s * torch.eye(len(c.mean0))
-    return s * c.mean0 + t * c.mean1, cov
+def path_moments(coupling: GaussianCoupling, epsilon: float, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Means ``[n, d]`` and covariances ``[n, d, d]`` at times ``[n]`` of Brownian bridges drawn between coupled ends."""
+    c, t = coupling, t[:, None, None]
+    eye = torch.eye(len(c.mean0), dtype=torch.float64)
+    cov = (1 - t) ** 2 * c.cov0 + t**2 * c.cov1 + t * (1 - t) * (c.cross + c.cross.T) + epsilon * t * (1 - t) * eye
+    return torch.lerp(c.mean0, c.mean1, t[:, 0]), cov
 
 
-def projected_drift(coupling: GaussianCoupling, epsilon: float, t: float) -> tuple[Tensor, Tensor]:
-    """Markovian projection of the same paths: drift (mean1 − mean0) + A (x − m_t); returns (mean1 − mean0, A)."""
-    c, s = coupling, 1 - t
-    cov = path_moments(coupling, epsilon, t)[1]
-    slope = s * (c.cross.T - c.cov0) + t * (c.cov1 - c.cross) - epsilon * t * torch.eye(len(c.mean0))
-    return c.mean1 - c.mean0, slope @ torch.linalg.inv(cov)
+def projected_slope(coupling: GaussianCoupling, epsilon: float, t: Tensor) -> Tensor:
+    """A_t ``[n, d, d]`` of the Markovian projection of the same paths, of drift (mean1 − mean0) + A_t (x − m_t)."""
+    c, w = coupling, t[:, None, None]
+    eye = torch.eye(len(c.mean0), dtype=torch.float64)
+    covariance_with_target = (1 - w) * (c.cross.T - c.cov0) + w * (c.cov1 - c.cross) - epsilon * w * eye
+    return covariance_with_target @ torch.linalg.inv(path_moments(c, epsilon, t)[1])
+
+
+def projected_drift(coupling: GaussianCoupling, epsilon: float, x: Tensor, t: Tensor) -> Tensor:
+    """Drift of the Markovian projection at (x ``[n, d]``, t ``[n]``)."""
+    centred = x - path_moments(coupling, epsilon, t)[0]
+    slope = projected_slope(coupling, epsilon, t)
+    return coupling.mean1 - coupling.mean0 + torch.einsum("nij,nj->ni", slope, centred)
 
 
 # ---- the online loop on the line, with the exact linear drift --------------------------------------------------------

@@ -54,9 +54,9 @@ class SchrodingerBridgeFlow(LightningModule):
         process: Brownian,
         event_shape: Sequence[int],
         *,
-        pretrain_steps: int = 5000,
-        finetune_steps: int = 3000,
-        num_steps: int = 30,
+        pretrain_steps: int = 3000,
+        finetune_steps: int = 1500,
+        num_steps: int = 20,
         last_noise: bool = True,
         learning_rate: float = 1e-3,
         finetune_learning_rate: float = 3e-4,
@@ -170,7 +170,8 @@ class SchrodingerBridgeFlow(LightningModule):
         optimizer = torch.optim.AdamW(
             self.drift.parameters(), lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=self.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        # a plain function: the scheduler would pickle a bound method into the checkpoint
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _rate(self, step: int) -> float:

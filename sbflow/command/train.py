@@ -36,6 +36,8 @@ def train(config: DictConfig) -> dict[str, float]:
     trainer.fit(algorithm, data)
     trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
     metrics = measure(Run(folder, resolved, algorithm.eval()), data)
+    trainer.logger.log_metrics(metrics, trainer.global_step)
+    trainer.logger.save()
     print_metrics(f"run folder: {folder}", metrics)
     return metrics
 
@@ -51,6 +53,7 @@ def _save_config(config: DictConfig, folder: Path) -> DictConfig:
 def _trainer(config: DictConfig, folder: Path, max_steps: int) -> Trainer:
     check_options(config.trainer, "trainer")
     options: dict[str, Any] = {name: value for name, value in config.trainer.items() if name != "_target_"}
+    options.setdefault("log_every_n_steps", max(1, min(20, max_steps // 50)))
     checkpoints = ModelCheckpoint(
         dirpath=folder / "checkpoints", filename="last", every_n_train_steps=500, enable_version_counter=False
     )

@@ -31,8 +31,8 @@ class Split(NamedTuple):
 class UnpairedBatches(Dataset[dict[str, Tensor]]):
     """Item k is the k-th batch, drawn with replacement and independently from both sets.
 
-    A batch is a function of (seed, rank, k) alone, so that a resumed run sees the batches that the undisturbed run would
-    have seen, whatever the number of workers.
+    A batch is a function of (seed, rank, k) alone, so that a resumed run sees the batches that the undisturbed run
+    would have seen, whatever the number of workers.
     """
 
     def __init__(

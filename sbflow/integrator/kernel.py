@@ -5,7 +5,7 @@ its density).
 """
 
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -19,15 +19,11 @@ __all__ = ["Coefficient", "Kernel", "VectorField", "euler_maruyama", "guidance_c
 VectorField = Callable[[Tensor, Tensor], Tensor]
 """(x ``[n, *event]``, t scalar or ``[n]``) -> ``[n, *event]``."""
 
+Kernel = Callable[[Tensor, Tensor, Tensor], Gaussian]
+"""(x ``[n, *event]``, t, s) -> law of X_s given X_t = x; s may lie on either side of t."""
+
 Coefficient = Literal["lambda", "exponential", "tweedie"]
 """How far a denoising step follows the gradient of the potential; see `guidance_coefficient`."""
-
-
-class Kernel(Protocol):
-    """Law of X_s given X_t = x; s may lie on either side of t."""
-
-    def __call__(self, x: Float[Tensor, "n *event"], t: Tensor, s: Tensor) -> Gaussian:
-        """Return the Gaussian law of the step."""
 
 
 def euler_maruyama(drift: VectorField, diffusion: Callable[[Tensor], Tensor]) -> Kernel:

@@ -1,6 +1,6 @@
 """What a particle sampler needs of its moves, and the guided denoising of PDDS as the first such move."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from sbflow.smc.particles import Field
 __all__ = ["GuidedDenoising", "WeightedKernel"]
 
 
+@runtime_checkable
 class WeightedKernel(Protocol):
     """A move that proposes from a Gaussian and weighs the result. The costly field is apart from the affine step."""
 

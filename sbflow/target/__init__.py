@@ -1,7 +1,7 @@
 """Unnormalised densities to sample from."""
 
 from sbflow.target.base import Target
-from sbflow.target.callable import CallableTarget
+from sbflow.target.callable import CallableTarget, LogDensity
 from sbflow.target.counting import CountingTarget
 from sbflow.target.funnel import Funnel
 from sbflow.target.gaussian import GaussianTarget
@@ -15,6 +15,7 @@ __all__ = [
     "GaussianMixture",
     "GaussianTarget",
     "Ionosphere",
+    "LogDensity",
     "LogisticRegression",
     "Mixture2D",
     "Sonar",

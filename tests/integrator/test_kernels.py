@@ -41,6 +41,7 @@ def test_guidance_coefficients_differ_to_second_order():
     assert values == pytest.approx([0.5, 2 - 2**0.5, 0.5**0.5])
 
 
+@pytest.mark.usefixtures("unchecked_types")
 def test_an_unknown_coefficient_is_refused():
     with pytest.raises(ValueError, match="coefficient must be 'lambda', 'exponential' or 'tweedie', got 'x'"):
         guidance_coefficient(double(0.5), double(0.5), "x")
@@ -55,7 +56,7 @@ def test_the_tweedie_step_has_the_mean_of_the_exact_reversal(t, s):
     x = torch.randn(7, 2, dtype=torch.float64)
     # the pair (X_s, X_t) of the noised target is Gaussian: regress the first on the second
     keep_s, keep_t = process.schedule.alpha_bar(s), process.schedule.alpha_bar(t)
-    cov_s, cov_t = (keep * cov + (1 - keep) * torch.eye(2) for keep in (keep_s, keep_t))
+    cov_s, cov_t = (keep * cov + (1 - keep) * torch.eye(2, dtype=torch.float64) for keep in (keep_s, keep_t))
     a = (keep_t / keep_s).sqrt()
     exact = keep_s.sqrt() * mean + (x - keep_t.sqrt() * mean) @ torch.linalg.solve(cov_t, a * cov_s)
     law = kernel(x, t, s)

@@ -1,0 +1,113 @@
+import pytest
+import torch
+from assertions import assert_mean_close
+from torch import nn
+
+from sbflow.network import MLP, BridgeDrift, UNet
+from sbflow.process import Brownian
+
+
+class Recorder(nn.Module):
+    """A backbone that keeps its input and returns it."""
+
+    def forward(self, x, u, direction):
+        self.seen = x
+        return x
+
+
+def vectors(n: int = 4000) -> tuple[torch.Tensor, torch.Tensor]:
+    x0 = torch.tensor([5.0, -3.0]) + torch.tensor([2.0, 0.1]) * torch.randn(n, 2)
+    x1 = torch.tensor([-1.0, 40.0]) + torch.tensor([0.5, 7.0]) * torch.randn(2 * n, 2)
+    return x0, x1
+
+
+def images(n: int = 500) -> tuple[torch.Tensor, torch.Tensor]:
+    scale = torch.tensor([0.5, 2.0]).reshape(2, 1, 1)
+    return scale * torch.randn(n, 2, 3, 4) + 1, scale.flip(0) * torch.randn(n, 2, 3, 4) - 3
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+@pytest.mark.parametrize("data", [vectors, images])
+def test_input_and_output_are_scaled_by_the_measured_moments(data, direction):
+    x0, x1 = data()
+    epsilon, n = 0.7, 9
+    drift = BridgeDrift(Recorder(), x0.shape[1:], epsilon)
+    drift.measure(x0, x1)
+    axes = [0] if data is vectors else [0, 2, 3]
+    ends = [(x.mean(axes, keepdim=True), x.var(axes, correction=0, keepdim=True)) for x in (x0, x1)]
+    (mean_s, var_s), (mean_e, var_e) = ends if direction == 0 else ends[::-1]
+    x, u = 3 * torch.randn(n, *x0.shape[1:]), torch.rand(n)
+    w = u.reshape(-1, *(1,) * (x.ndim - 1))
+    scaled = (x - (1 - w) * mean_s - w * mean_e) / ((1 - w) ** 2 * var_s + w**2 * var_e + epsilon * w * (1 - w)).sqrt()
+    expected = mean_e - mean_s + (var_s + var_e + epsilon).sqrt() * scaled
+    out = drift(x, u, torch.full((n,), direction))
+    assert torch.allclose(drift.network.seen, scaled, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(out, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("u", [0.0, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("direction", [0, 1])
+def test_on_bridges_between_independent_ends_the_network_sees_unit_variance(u, direction):
+    x0, x1 = (x.double() for x in vectors(20_000))
+    x1 = x1[: len(x0)]
+    drift = BridgeDrift(Recorder(), (2,), 1.3).double()
+    drift.measure(x0, x1)
+    start, end = (x0, x1) if direction == 0 else (x1, x0)
+    u = torch.full((len(x0),), u, dtype=torch.float64)
+    x = Brownian(1.3).bridge(start, end, u).sample()
+    drift(x, u, torch.full((len(x0),), direction))
+    assert_mean_close(drift.network.seen, 0.0)
+    assert_mean_close(drift.network.seen**2, 1.0)
+
+
+@pytest.mark.parametrize("factor", [0.01, 3.0, 100.0])
+@pytest.mark.parametrize("event", [(2,), (2, 3, 4)])
+def test_in_other_units_the_drift_is_the_same_in_those_units(factor, event):
+    x0, x1 = vectors() if event == (2,) else images()
+    network = (MLP if event == (2,) else UNet)(event, num_directions=2)
+    with torch.no_grad():
+        network.out.weight.normal_(0, 0.1)
+    x, u, direction = torch.randn(8, *event), torch.rand(8), torch.arange(8) % 2
+    outs = []
+    for c in (1.0, factor):
+        drift = BridgeDrift(network, event, 0.5 * c**2)
+        drift.measure(c * x0, c * x1)
+        outs.append(drift(c * x, u, direction) / c)
+    assert torch.allclose(*outs, rtol=1e-3, atol=1e-3)
+
+
+def test_an_untrained_drift_moves_the_mean_of_one_end_to_that_of_the_other():
+    x0, x1 = vectors()
+    drift = BridgeDrift(MLP((2,), num_directions=2), (2,), 1.0)
+    drift.measure(x0, x1)
+    out = drift(torch.randn(2, 2), torch.rand(2), torch.tensor([0, 1]))
+    way = x1.mean(0) - x0.mean(0)
+    assert torch.allclose(out, torch.stack([way, -way]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [torch.ones(10, 2), torch.full((10, 2), torch.nan), torch.ones(1, 2)])
+@pytest.mark.parametrize("end", [0, 1])
+def test_sets_without_spread_are_refused_by_name(bad, end):
+    drift = BridgeDrift(Recorder(), (2,), 1.0)
+    ends = [torch.randn(10, 2), torch.randn(10, 2)]
+    ends[end] = bad
+    with pytest.raises(ValueError, match=f"x{end} is constant or not finite"):
+        drift.measure(*ends)
+    assert not drift.measured
+
+
+def test_one_constant_coordinate_does_no_harm():
+    x0, x1 = vectors()
+    x0, x1 = x0.clone(), x1.clone()
+    x0[:, 0] = x1[:, 0] = 2.0
+    drift = BridgeDrift(Recorder(), (2,), 1e-8)
+    drift.measure(x0, x1)
+    out = drift(x0[:5], torch.linspace(0, 1, 5), torch.zeros(5, dtype=torch.long))
+    assert out.isfinite().all() and drift.network.seen.abs().max() < 10
+
+
+def test_moments_travel_with_the_weights():
+    drift, copy = (BridgeDrift(Recorder(), (2,), 1.0) for _ in range(2))
+    drift.measure(*vectors())
+    copy.load_state_dict(drift.state_dict())
+    assert copy.measured and torch.equal(copy.mean, drift.mean) and torch.equal(copy.variance, drift.variance)

@@ -1,0 +1,140 @@
+"""Weights of the particle sampler as identities, particle by particle."""
+
+import math
+
+import pytest
+import torch
+from problems import GAUSSIAN, MIXTURE, MixtureDensity
+
+from sbflow import smc
+from sbflow.potential import MixturePotential, NaivePotential
+from sbflow.process import Linear, OrnsteinUhlenbeck, uniform_times
+from sbflow.target import CallableTarget
+
+PROCESS = OrnsteinUhlenbeck(Linear(0.1, 4.0))
+COEFFICIENTS = ("lambda", "exponential", "tweedie")
+TIMES = uniform_times(5).flip(0)
+
+
+def like(replicates: int, n: int, d: int = 2) -> torch.Tensor:
+    return torch.empty(replicates, n, d, dtype=torch.float64)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal_log_prob(x: torch.Tensor, mean: torch.Tensor | float, std: torch.Tensor | float) -> torch.Tensor:
+    return torch.distributions.Normal(mean, std).log_prob(x).sum(-1)
+
+
+@pytest.mark.parametrize("coefficient", COEFFICIENTS)
+@pytest.mark.parametrize("potential", ["exact", "naive"])
+def test_weight_times_proposal_is_density_times_noising_path_for_every_particle(coefficient, potential):
+    exact = MixturePotential(*MIXTURE[:3], PROCESS, MIXTURE.log_z)
+    g = exact if potential == "exact" else NaivePotential(MixtureDensity(MIXTURE), PROCESS)
+    kernel = smc.GuidedDenoising(PROCESS, g, coefficient)
+    particles = smc.init(kernel, like(2, 6), TIMES[0], generator=seeded())
+    log_proposal = normal_log_prob(particles.x, 0.0, 1.0)
+    log_noising = torch.zeros_like(log_proposal)
+    for t, s in zip(TIMES[:-1], TIMES[1:], strict=True):
+        x = particles.x
+        law = kernel.propose(x.flatten(0, 1), smc.Field(*(part.flatten(0, 1) for part in particles.field)), t, s)
+        particles, _ = smc.step(particles, kernel, t, s, ess_threshold=0.0, generator=seeded(1))
+        log_proposal += normal_log_prob(particles.x, law.mean.reshape(x.shape), law.std)
+        keep = PROCESS.schedule.alpha_bar(t) / PROCESS.schedule.alpha_bar(s)
+        log_noising += normal_log_prob(x, keep.sqrt() * particles.x, (1 - keep).sqrt())
+    log_gamma = MixtureDensity(MIXTURE).log_prob(particles.x.flatten(0, 1)).reshape(2, 6)
+    log_weights = particles.log_weights + particles.log_z[:, None] + math.log(6)
+    assert torch.allclose(log_weights, log_gamma + log_noising - log_proposal, rtol=1e-9, atol=1e-9)
+    assert log_weights.std() > 1e-3
+
+
+@pytest.mark.parametrize("ess_threshold", [0.0, 0.5, 1.0])
+def test_a_constant_factor_of_the_density_moves_log_z_by_its_logarithm_and_nothing_else(ess_threshold):
+    def run(shift: float) -> smc.Particles:
+        target = MixtureDensity(MIXTURE._replace(log_z=MIXTURE.log_z + shift))
+        kernel = smc.GuidedDenoising(PROCESS, NaivePotential(target, PROCESS))
+        return smc.sample(kernel, like(4, 50), TIMES, ess_threshold=ess_threshold, generator=seeded())[0]
+
+    one, other = run(0.0), run(300.0)
+    assert torch.allclose(other.log_z - one.log_z, torch.full((4,), 300.0, dtype=torch.float64), atol=1e-9)
+    assert torch.allclose(one.x, other.x, atol=1e-9)
+    assert torch.allclose(one.log_weights, other.log_weights, atol=1e-9)
+
+
+@pytest.mark.parametrize("ess_threshold", [0.0, 1.0])
+def test_weights_stay_normalised_and_resampling_sets_them_equal(ess_threshold):
+    kernel = smc.GuidedDenoising(PROCESS, NaivePotential(MixtureDensity(MIXTURE), PROCESS))
+    particles = smc.init(kernel, like(3, 20), TIMES[0], generator=seeded())
+    before = particles.log_z
+    moved, chosen = smc.resample(particles, smc.systematic, ess_threshold, seeded(1))
+    assert chosen.tolist() == [ess_threshold == 1.0] * 3
+    assert torch.equal(moved.log_z, before)
+    assert torch.allclose(moved.log_weights.logsumexp(-1), torch.zeros(3, dtype=torch.float64), atol=1e-12)
+    if ess_threshold:
+        assert torch.allclose(moved.log_weights, torch.full_like(moved.log_weights, -math.log(20)))
+        assert torch.equal(moved.x, particles.x.gather(1, moved.ancestors[:, :, None].expand(3, 20, 2)))
+        assert torch.equal(moved.field.log_g, particles.field.log_g.gather(1, moved.ancestors))
+
+
+def test_only_sets_below_the_threshold_are_resampled():
+    kernel = smc.GuidedDenoising(PROCESS, NaivePotential(MixtureDensity(MIXTURE), PROCESS))
+    particles = smc.init(kernel, like(2, 10), TIMES[0], generator=seeded())
+    skewed = torch.tensor([[0.0] * 10, [0.0] * 4 + [-torch.inf] * 6], dtype=torch.float64).log_softmax(-1)
+    moved, chosen = smc.resample(particles._replace(log_weights=skewed), smc.systematic, 0.5, seeded(1))
+    assert chosen.tolist() == [False, True]
+    assert torch.equal(moved.x[0], particles.x[0]) and (moved.ancestors[1] < 4).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 3), (3, 1, 1), (2, 5, 1)])
+def test_one_particle_and_one_dimension_are_no_special_case(shape):
+    target = CallableTarget(lambda x: -0.7 * x.square().sum(1), shape[2])
+    kernel = smc.GuidedDenoising(PROCESS, NaivePotential(target, PROCESS))
+    particles, path = smc.sample(kernel, like(*shape), TIMES, generator=seeded())
+    assert particles.x.shape == shape and particles.log_z.isfinite().all()
+    assert path.ess.shape == (len(TIMES), shape[0])
+
+
+def nan_beyond(limit: float) -> CallableTarget:
+    return CallableTarget(lambda x: torch.where(x[:, 0] > limit, torch.nan, -x.square().sum(1)), 2)
+
+
+def test_a_density_that_is_nan_is_reported_with_its_time_and_count():
+    kernel = smc.GuidedDenoising(PROCESS, NaivePotential(nan_beyond(-1e9), PROCESS))
+    with pytest.raises(FloatingPointError, match=r"log density is NaN for 80 particles at time 1 \(step 0 of 5\)"):
+        smc.sample(kernel, like(2, 40), TIMES, generator=seeded())
+
+
+def test_a_density_that_is_nan_somewhere_is_reported_at_the_time_a_particle_first_gets_there():
+    kernel = smc.GuidedDenoising(PROCESS, NaivePotential(nan_beyond(0.9), PROCESS))
+    # by hand: the first time at which the shrunk coordinate exceeds the limit
+    particles, k, num_nan = smc.init(kernel, like(2, 40), TIMES[0], generator=(generator := seeded())), 0, 0
+    while not num_nan:
+        particles, _ = smc.step(particles, kernel, TIMES[k], TIMES[k + 1], generator=generator)
+        k, num_nan = k + 1, int(particles.field.log_g.isnan().sum())
+    assert 0 < k and 0 < num_nan < 80
+    message = rf"log density is NaN for {num_nan} particles at time {float(TIMES[k]):.4g} \(step {k} of 5\)"
+    with pytest.raises(FloatingPointError, match=message):
+        smc.sample(kernel, like(2, 40), TIMES, generator=seeded())
+
+
+def test_a_density_that_is_zero_everywhere_is_reported():
+    target = CallableTarget(lambda x: x[:, 0] * 0 - torch.inf, 2)
+    kernel = smc.GuidedDenoising(PROCESS, NaivePotential(target, PROCESS))
+    with pytest.raises(FloatingPointError, match="no particle has"):
+        smc.sample(kernel, like(1, 10), TIMES, generator=seeded())
+
+
+@pytest.mark.parametrize("ess_threshold", [-0.1, 1.1, math.nan])
+def test_an_impossible_threshold_is_refused(ess_threshold):
+    kernel = smc.GuidedDenoising(PROCESS, MixturePotential(*GAUSSIAN[:3], PROCESS))
+    with pytest.raises(ValueError, match=r"ess_threshold must lie in \[0, 1\], got"):
+        smc.sample(kernel, like(1, 10), TIMES, ess_threshold=ess_threshold)
+
+
+def test_a_process_that_is_not_stationary_under_the_reference_is_refused():
+    # with sigma ≠ 1 the weights are those of another path law, and Ẑ is biased in silence
+    process = OrnsteinUhlenbeck(sigma=1.5)
+    with pytest.raises(ValueError, match="sigma"):
+        smc.GuidedDenoising(process, MixturePotential(*GAUSSIAN[:3], process))

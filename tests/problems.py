@@ -65,7 +65,8 @@ class LinearRegression(Target):
         self.log_normalizer = float(law.log_prob(y))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        likelihood = torch.distributions.Normal(x @ self.features.T, self.noise).log_prob(self.y).sum(-1)
+        features, y = self.features.to(x.dtype), self.y.to(x.dtype)
+        likelihood = torch.distributions.Normal(x @ features.T, self.noise).log_prob(y).sum(-1)
         return likelihood + torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(-1)
 
     def posterior(self) -> Components:

@@ -206,7 +206,7 @@ class SchrodingerBridgeFlow(LightningModule):
         """Simulate each row in its own direction, both in one batch."""
         drift = self.ema.module.eval()
         kernel = euler_maruyama(lambda x, u: drift(x, u.to(x.dtype).reshape(1), direction), self.process.diffusion)
-        times = uniform_times(num_steps or self.num_steps, device=x.device)
+        times = uniform_times(self.num_steps if num_steps is None else num_steps, device=x.device)
         noise = self.last_noise if last_noise is None else last_noise
         return simulate(kernel, x, times, last_noise=noise, generator=generator)
 

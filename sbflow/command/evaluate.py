@@ -31,9 +31,7 @@ def measure(run: Run, data: Any) -> dict[str, float]:
         stage = file.stem.removeprefix("stage-")
         earlier = build(run.config, "algorithm")
         load_weights(earlier, file)
-        # reference values do not depend on the stage
-        changed = {name: value for name, value in metric(earlier, data).items() if value != metrics[name]}
-        metrics |= {f"{stage}/{name}": value for name, value in changed.items()}
+        metrics |= {f"{stage}/{name}": value for name, value in metric(earlier, data).items()}
     write_json(run.folder / "metrics.json", metrics)
     figures = run.folder / "figures"
     save_figure(build(run.config, "figure")(run.algorithm, data), figures / f"{_name(run.config.figure)}.png")

@@ -30,6 +30,7 @@ def sampler(target=TARGET, whitening=None, *, trainable: bool = True, **options)
 
 
 def fit(module, *callbacks: Callback, refresh_every: int = 2, ckpt_path=None, **options) -> Trainer:
+    """Train in memory."""
     settings = {
         "max_steps": module.max_steps,
         "max_epochs": -1,
@@ -43,7 +44,7 @@ def fit(module, *callbacks: Callback, refresh_every: int = 2, ckpt_path=None, **
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*log_every_n_steps.*")
         run = Trainer(**settings | options, callbacks=list(callbacks))
-        run.fit(module, ParticleData(TARGET, refresh_every=refresh_every), ckpt_path=ckpt_path, weights_only=False)
+        run.fit(module, ParticleData(module.target, refresh_every=refresh_every), ckpt_path=ckpt_path, weights_only=False)
     return run
 
 
@@ -90,13 +91,9 @@ def test_each_refinement_starts_with_a_fresh_optimiser_at_the_peak_rate():
 def test_the_guide_is_handed_over_whatever_the_refresh_period(refresh_every):
     module, recorder = sampler(refinements=2), Recorder()
     initial = copy.deepcopy(module.guide.state_dict())
-    try:
-        fit(module, recorder, refresh_every=refresh_every)
-    except ValueError as error:
-        assert "refresh_every" in str(error) or "updates_per_refinement" in str(error)  # noqa: PT017
-    else:
-        assert not same(recorder.drawing[-1], initial)
-        assert recorder.state_steps[4] == {1}
+    fit(module, recorder, refresh_every=refresh_every)
+    assert not same(recorder.drawing[-1], initial)
+    assert recorder.state_steps[4] == {1}
 
 
 def test_particles_are_refreshed_once_per_period():
@@ -120,9 +117,7 @@ def test_a_run_stopped_between_refreshes_can_be_resumed(tmp_path):
 def test_checkpoints_bring_whitening_guide_and_average(tmp_path):
     target = linear_regression()
     module = sampler(target, Laplace(), refinements=1)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore")
-        fit(module).save_checkpoint(tmp_path / "last.ckpt")
+    fit(module).save_checkpoint(tmp_path / "last.ckpt")
     fresh = sampler(target, Laplace(), refinements=1)
     fresh.load_state_dict(torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"])
     assert fresh.trained and fresh.whitened
@@ -228,7 +223,7 @@ def test_a_density_that_is_nan_is_reported():
 
 @pytest.mark.slow
 def test_training_steadies_the_estimate():
-    # two far components: the naive potential leaves a wide spread
+    # a narrow diagonal far from the reference: the naive potential leaves a wide spread
     target = GaussianTarget([1.5, -1.5], [[0.6, 0.5], [0.5, 0.6]])
     module = sampler(target, refinements=1, updates_per_refinement=600, num_particles=500, batch_size=128, num_steps=8)
     fit(module, refresh_every=100, gradient_clip_val=1.0)

@@ -35,12 +35,13 @@ def flat_sum(x: Float[Tensor, "n *event"]) -> Float[Tensor, " n"]:
     return x.flatten(1).sum(1) if x.ndim > 1 else x
 
 
-def seeded_generator(*keys: int) -> torch.Generator:
-    """CPU generator whose stream is a function of several non-negative integers (a seed, a rank, a step).
+def seeded_generator(*keys: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Generator whose stream is a function of several non-negative integers (a seed, a rank, a step).
 
-    The keys are hashed, as a CPU generator reads only the lowest 32 bits of its seed.
+    The keys are hashed: a CPU generator reads only the lowest 32 bits of its seed, and the plain seed would repeat the
+    stream of ``torch.manual_seed``, with which the caller may have drawn the samples themselves.
     """
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(keys).generate_state(1)[0]))
+    return torch.Generator(device).manual_seed(int(np.random.SeedSequence(keys).generate_state(1)[0]))
 
 
 def randn_like(x: Tensor, generator: Generators = None) -> Tensor:

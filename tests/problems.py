@@ -12,8 +12,6 @@ from torch import Tensor
 
 from sbflow.target import Target
 
-# ---- evidence -------------------------------------------------------------------------------------------------------
-
 MEANS = torch.tensor([[0.9, -0.4], [-0.8, 0.7]], dtype=torch.float64)
 COVARIANCES = torch.tensor([[[0.5, 0.3], [0.3, 0.4]], [[0.3, -0.1], [-0.1, 0.6]]], dtype=torch.float64)
 WEIGHTS = torch.tensor([0.3, 0.7], dtype=torch.float64)
@@ -91,9 +89,6 @@ def gauss_hermite(num_points: int = 120) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(nodes), torch.from_numpy(weights / math.sqrt(2 * math.pi))
 
 
-# ---- Gaussian bridges -----------------------------------------------------------------------------------------------
-
-
 class GaussianCoupling(NamedTuple):
     """Jointly Gaussian ends: means, covariances and C = Cov(X0, X1)."""
 
@@ -129,7 +124,7 @@ def asymmetric_coupling() -> GaussianCoupling:
 
 
 def path_moments(coupling: GaussianCoupling, epsilon: float, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Means ``[n, d]`` and covariances ``[n, d, d]`` at times ``[n]`` of Brownian bridges drawn between coupled ends."""
+    """Means ``[n, d]`` and covariances ``[n, d, d]`` at times ``[n]`` of Brownian bridges between coupled ends."""
     c, t = coupling, t[:, None, None]
     eye = torch.eye(len(c.mean0), dtype=torch.float64)
     cov = (1 - t) ** 2 * c.cov0 + t**2 * c.cov1 + t * (1 - t) * (c.cross + c.cross.T) + epsilon * t * (1 - t) * eye
@@ -149,9 +144,6 @@ def projected_drift(coupling: GaussianCoupling, epsilon: float, x: Tensor, t: Te
     centred = x - path_moments(coupling, epsilon, t)[0]
     slope = projected_slope(coupling, epsilon, t)
     return coupling.mean1 - coupling.mean0 + torch.einsum("nij,nj->ni", slope, centred)
-
-
-# ---- the online loop on the line, with the exact linear drift --------------------------------------------------------
 
 
 class Scalars(NamedTuple):

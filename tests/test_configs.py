@@ -34,7 +34,7 @@ def needs(name):
 @pytest.mark.parametrize("file", PARTS, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_a_part_names_a_class_of_its_own_package(file):
     config = OmegaConf.load(file)
-    package, module, name = config["_target_"].rsplit(".", 2)
+    package, module, _ = config["_target_"].rsplit(".", 2)
     assert package == f"sbflow.{file.parent.name}"
     cls = get_object(config["_target_"])
     assert cls.__module__ == f"{package}.{module}"

@@ -17,6 +17,7 @@ from sbflow.potential import Guide, NaivePotential, NeuralPotential, Potential
 from sbflow.process import OrnsteinUhlenbeck, uniform_times
 from sbflow.smc import Evidence, GuidedDenoising, Particles, SMCPath, sample, systematic
 from sbflow.target import CountingTarget, Target
+from sbflow.tensor import seeded_generator
 from sbflow.whitening import Whitened, Whitening
 
 __all__ = ["ParticleDenoisingDiffusionSampler"]
@@ -74,6 +75,11 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
             )
         if not 0 <= ess_threshold <= 1:
             raise ValueError(f"ess_threshold must lie in [0, 1], got {ess_threshold}")
+        if not learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+        # refuses a process or coefficient that it cannot use, before anything is trained
+        GuidedDenoising(process, Potential(), coefficient)
+        self.pool: tuple[Tensor, Tensor] | None = None
         self.target = CountingTarget(target)
         self.whitening = whitening
         self.process = process
@@ -154,7 +160,7 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
             replicates,
             num_particles,
             self.num_steps if num_steps is None else num_steps,
-            torch.Generator(self.device).manual_seed(seed),
+            seeded_generator(seed, device=self.device),
         )
         samples = self.affine(particles.x.flatten(0, 1)).reshape(particles.x.shape)
         return Evidence.from_run(
@@ -167,17 +173,20 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
 
     def on_fit_start(self) -> None:
         """Fit the whitening."""
-        if self.guide is None:
-            raise ValueError("network must be given to train; without one use `estimate`")
         self.whiten()
 
-    def on_train_epoch_start(self) -> None:
-        """Begin a refinement where one is due, and draw a fresh pool of particles."""
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Begin a refinement where one is due; draw a fresh pool of particles then, and at the start of each epoch."""
         refinement, done = divmod(self.global_step, self.updates_per_refinement)
-        if done == 0 and refinement > 0:
+        begins = done == 0 and refinement > 0
+        if begins:
             self.drawing.load_state_dict(self.ema.module.state_dict())
             self.optimizers().optimizer.state.clear()
-        generator = torch.Generator(self.device).manual_seed(torch.randint(2**62, ()).item())
+        if begins or batch_idx == 0 or self.pool is None:
+            self._refresh(refinement)
+
+    def _refresh(self, refinement: int) -> None:
+        generator = seeded_generator(int(torch.randint(2**62, ())), device=self.device)
         potential = self.potential(self.drawing.eval() if refinement > 0 else None)
         particles, path = self._sample(potential, 1, self.num_particles, self.num_steps, generator)
         chosen = systematic(particles.log_weights, generator)[0]
@@ -200,6 +209,8 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam with a half-cosine decay over each refinement, so that none of its steps idles."""
+        if self.guide is None:
+            raise ValueError("network must be given to train; without one use `estimate`")
         optimizer = torch.optim.Adam(self.guide.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,

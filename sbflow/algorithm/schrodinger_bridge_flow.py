@@ -14,7 +14,7 @@ from sbflow.integrator import euler_maruyama, simulate, solve_ode
 from sbflow.loss import Pairs, bidirectional_pairs, bridge_matching
 from sbflow.network import BridgeDrift
 from sbflow.process import Brownian, uniform_times
-from sbflow.tensor import Generators
+from sbflow.tensor import Generators, seeded_generator
 
 __all__ = ["Direction", "SchrodingerBridgeFlow"]
 
@@ -71,6 +71,9 @@ class SchrodingerBridgeFlow(LightningModule):
             )
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        for name, rate in (("learning_rate", learning_rate), ("finetune_learning_rate", finetune_learning_rate)):
+            if not rate > 0:
+                raise ValueError(f"{name} must be positive, got {rate}")
         if not 0 < cutoff < 0.5:
             raise ValueError(f"cutoff must lie in (0, 0.5), got {cutoff}")
         self.process = process
@@ -124,7 +127,8 @@ class SchrodingerBridgeFlow(LightningModule):
         if tuple(x.shape[1:]) != self.event_shape:
             raise ValueError(f"x must have shape [n, {', '.join(map(str, self.event_shape))}], got {list(x.shape)}")
         if seed is not None:
-            generator = torch.Generator().manual_seed(seed)
+            generator = seeded_generator(seed)
+        x = x.to(self.drift.mean.dtype)
         flag = torch.full((len(x),), DIRECTIONS.index(direction), device=x.device)
         return self._rollout(x, flag, num_steps=num_steps, last_noise=last_noise, generator=generator)
 
@@ -138,6 +142,8 @@ class SchrodingerBridgeFlow(LightningModule):
         method: Literal["euler", "heun"] = "heun",
     ) -> Float[Tensor, "n *event"]:
         """Carry samples along the deterministic flow ½ (f − b): the right marginals, not the bridge's coupling."""
+        if direction not in DIRECTIONS:
+            raise ValueError(f"direction must be 'forward' or 'backward', got {direction!r}")
         times = uniform_times(num_steps, device=x.device)
         return solve_ode(self._velocity, x, times if direction == "forward" else times.flip(0), method=method)
 

@@ -66,7 +66,8 @@ class ConditionEmbedding(nn.Module):
             ValueError: a direction is given to a network without one, or the other way round.
         """
         if (direction is None) != (self.direction is None):
-            raise ValueError(f"network has {self.num_directions} directions, got direction={direction}")
+            given = "none" if direction is None else "one per sample"
+            raise ValueError(f"network has {self.num_directions} directions, got {given}")
         h = self.hidden(self.features(t.to(self.hidden.weight.dtype)))
         if self.direction is None or direction is None:
             return self.out(nn.functional.silu(h))

@@ -41,7 +41,9 @@ class UNet(nn.Module):
         super().__init__()
         if len(event_shape) != 3:
             raise ValueError(f"event_shape must be (channels, height, width), got {tuple(event_shape)}")
-        if width % 8:
+        if num_blocks < 1:
+            raise ValueError(f"num_blocks must be at least 1, got {num_blocks}")
+        if width < 8 or width % 8:
             raise ValueError(f"width must be a multiple of 8, got {width}")
         channels = [width * multiplier for multiplier in multipliers]
         self.multiple = 2 ** (len(channels) - 1)

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from sbflow.potential.base import Potential
 from sbflow.potential.naive import NaivePotential
-from sbflow.tensor import expand_to
 
 __all__ = ["Guide", "NeuralPotential"]
 
@@ -30,20 +29,20 @@ class Guide(nn.Module):
         # frequencies up to 100 with a learned phase, as Phillips et al. 2024
         self.register_buffer("frequencies", torch.linspace(0.1, 100, num_features))
         self.phase = nn.Parameter(torch.zeros(num_features))
-        last = nn.Linear(hidden, 1)
+        last = nn.Linear(hidden, 1, bias=False)
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
         self.scale = nn.Sequential(nn.Linear(2 * num_features, hidden), nn.GELU(), last)
 
-    def gate(self, level: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    def gate(self, level: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
         """r(λ) = s(λ) − s(0), exactly 0 at λ = 0."""
-        return (self._scale(level) - self._scale(torch.zeros_like(level[:1]))).squeeze(-1)
+        return (self._scale(level) - self._scale(torch.zeros_like(level))).squeeze(-1)
 
-    def forward(self, z: Float[Tensor, "n d"], level: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """⟨N(z, λ), z⟩."""
+    def forward(self, z: Float[Tensor, "n d"], level: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
+        """⟨N(z, λ), z⟩, with one λ per particle ``[n]`` or one for all ``[1]``."""
         return (self.network(z, level) * z).sum(-1)
 
-    def _scale(self, level: Float[Tensor, " n"]) -> Float[Tensor, "n 1"]:
+    def _scale(self, level: Float[Tensor, " m"]) -> Float[Tensor, "m 1"]:
         angles = level[:, None] * self.frequencies + self.phase
         return self.scale(torch.cat([angles.sin(), angles.cos()], dim=-1))
 
@@ -70,7 +69,8 @@ class NeuralPotential(Potential):
 
     def log_g_and_grad(self, z: Float[Tensor, "n d"], t: Tensor) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
         """See the class; the naive part brings its own gradient, the network's is taken by `torch.func`."""
-        level = self.naive.process.noise_level(t).to(z.dtype).expand(len(z))
+        # one level for all particles is embedded once
+        level = self.naive.process.noise_level(t).to(z.dtype).reshape(-1)
 
         def total(z: Tensor) -> tuple[Tensor, Tensor]:
             inner = self.guide(z, level)
@@ -79,5 +79,7 @@ class NeuralPotential(Potential):
         inner_grad, inner = torch.func.grad(total, has_aux=True)(z)
         log_g, grad = self.naive.log_g_and_grad(z, t)
         gate = self.guide.gate(level)
-        keep = expand_to(1 - gate, z)
-        return gate * inner + (1 - gate) * log_g, expand_to(gate, z) * inner_grad + keep * grad
+        gate_z = gate[:, None]
+        # outside the support the gate may not turn −inf into +inf
+        value = torch.where(log_g == -torch.inf, log_g, gate * inner + (1 - gate) * log_g)
+        return value, gate_z * inner_grad + (1 - gate_z) * grad

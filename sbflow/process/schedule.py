@@ -47,13 +47,13 @@ class Cosine(Schedule):
     def alpha_bar(self, t: Tensor) -> Tensor:
         """See the class."""
         start = torch.cos(self._phase(torch.zeros_like(t))) ** 2
-        return self.floor + (1 - self.floor) * torch.cos(self._phase(t)) ** 2 / start
+        return 1 - (1 - self.floor) * (1 - torch.cos(self._phase(t)) ** 2 / start)
 
     def beta(self, t: Tensor) -> Tensor:
         """−½ ᾱ′ / ᾱ."""
         rate = 0.5 * math.pi / (1 + self.offset)
         start = torch.cos(self._phase(torch.zeros_like(t))) ** 2
-        slope = (1 - self.floor) * rate * torch.sin(2 * self._phase(t)) / start
+        slope = (1 - self.floor) * rate * torch.sin(2 * self._phase(t)).clamp_min(0) / start
         return 0.5 * slope / self.alpha_bar(t)
 
     def _phase(self, t: Tensor) -> Tensor:

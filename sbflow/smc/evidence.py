@@ -92,7 +92,8 @@ class Evidence:
         replicates = self.log_z_replicates
         return {
             "log_z": self.log_z,
-            "log_z_stderr": self.log_z_stderr,
+            # strict JSON knows no NaN
+            "log_z_stderr": self.log_z_stderr if math.isfinite(self.log_z_stderr) else None,
             "log_z_mean": float(replicates.mean()),
             "log_z_sd": float(replicates.std()) if len(replicates) > 1 else None,
             "ess": self.ess,
@@ -122,6 +123,8 @@ def _standard_error(particles: Particles) -> float:
     """Standard error of log mean Ẑ, to first order that of mean Ẑ over Z."""
     log_z = particles.log_z
     if len(log_z) == 1:
+        if particles.log_weights.shape[-1] == 1:
+            return math.nan  # one draw says nothing of its spread
         return math.sqrt(float(relative_variance(particles.log_weights, particles.ancestors)))
     relative = torch.exp(log_z - log_mean_exp(log_z))
     return float(relative.std()) / math.sqrt(len(log_z))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sbflow.gaussian import Gaussian
 from sbflow.integrator import Coefficient, guided_denoising
+from sbflow.integrator.kernel import guidance_coefficient
 from sbflow.potential import Potential
 from sbflow.process import OrnsteinUhlenbeck
 from sbflow.smc.particles import Field
@@ -46,6 +47,10 @@ class GuidedDenoising:
     def __init__(
         self, process: OrnsteinUhlenbeck, potential: Potential, coefficient: Coefficient = "exponential"
     ) -> None:
+        if process.sigma != 1:
+            raise ValueError(f"process.sigma must be 1, as whitening makes the reference N(0, I); got {process.sigma}")
+        # refuses an unknown coefficient now and not at the first step
+        guidance_coefficient(torch.ones(()), torch.zeros(()), coefficient)
         self.process = process
         self.potential = potential
         self.coefficient = coefficient
@@ -65,4 +70,4 @@ class GuidedDenoising:
     ) -> Float[Tensor, " n"]:
         """See the class."""
         reference = self.process.kernel(x, s, t)._replace(std=law.std)
-        return (field_s.log_g - field.log_g).double() + (reference.log_prob(x_s) - law.log_prob(x_s)).double()
+        return field_s.log_g.double() - field.log_g.double() + (reference.log_prob(x_s) - law.log_prob(x_s)).double()

@@ -133,7 +133,18 @@ def sample(
 
 def _field(kernel: WeightedKernel, x: Float[Tensor, "r n d"], t: Tensor) -> Field:
     log_g, grad = kernel.field(x.flatten(0, 1), t)
-    return Field(log_g.reshape(x.shape[:2]), grad.reshape(x.shape))
+    return Field(_positive(log_g.reshape(x.shape[:2]), t), grad.reshape(x.shape))
+
+
+def _positive(log_g: Float[Tensor, "r n"], t: Tensor) -> Float[Tensor, "r n"]:
+    """Lift −inf at t > 0 to the least finite value of the row.
+
+    A particle whose potential is zero on the way may still end inside the support: to drop it there biases Ẑ. Any
+    positive value cancels between two steps, so it may even depend on the other particles.
+    """
+    outside = log_g == -torch.inf
+    least = torch.where(outside, torch.inf, log_g).amin(-1, keepdim=True)
+    return torch.where(outside & (t > 0), torch.where(least == torch.inf, 0.0, least), log_g)
 
 
 def _flat(field: Field) -> Field:

@@ -44,7 +44,9 @@ def fit(module, *callbacks: Callback, refresh_every: int = 2, ckpt_path=None, **
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*log_every_n_steps.*")
         run = Trainer(**settings | options, callbacks=list(callbacks))
-        run.fit(module, ParticleData(module.target, refresh_every=refresh_every), ckpt_path=ckpt_path, weights_only=False)
+        run.fit(
+            module, ParticleData(module.target, refresh_every=refresh_every), ckpt_path=ckpt_path, weights_only=False
+        )
     return run
 
 
@@ -54,7 +56,7 @@ class Recorder(Callback):
     def __init__(self) -> None:
         self.averages, self.drawing, self.state_steps, self.rates, self.pools = [], [], [], [], []
 
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+    def on_before_backward(self, trainer, module, loss):
         self.averages.append(copy.deepcopy(module.ema.module.state_dict()))
         self.drawing.append(copy.deepcopy(module.drawing.state_dict()))
         self.rates.append(module.optimizers().optimizer.param_groups[0]["lr"])

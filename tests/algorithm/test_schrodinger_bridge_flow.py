@@ -1,4 +1,3 @@
-import copy
 import logging
 import warnings
 
@@ -6,10 +5,10 @@ import pytest
 import torch
 from assertions import assert_mean_close
 from lightning import Callback, Trainer
+from problems import online_loop
 
 from sbflow.algorithm import SchrodingerBridgeFlow
 from sbflow.data import UnpairedTensors
-from sbflow.metric.coupling import gaussian_bridge
 from sbflow.network import MLP
 from sbflow.process import Brownian
 
@@ -49,11 +48,11 @@ def trainer(module: SchrodingerBridgeFlow, **options) -> Trainer:
     )
 
 
-def fit(module: SchrodingerBridgeFlow, *callbacks: Callback, **options) -> Trainer:
+def fit(module: SchrodingerBridgeFlow, *callbacks: Callback, datamodule=None, ckpt_path=None, **options) -> Trainer:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         run = trainer(module, callbacks=list(callbacks), **options)
-        run.fit(module, data())
+        run.fit(module, datamodule or data(), ckpt_path=ckpt_path, weights_only=False)
     return run
 
 
@@ -70,9 +69,6 @@ class Recorder(Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         state = module.optimizers().optimizer.state
         self.state_steps.append({int(entry["step"]) for entry in state.values()})
-
-
-# ---- stages ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_second_stage_starts_with_a_fresh_optimiser():
@@ -129,14 +125,9 @@ def test_moments_are_measured_once_and_kept_by_a_resumed_run(tmp_path):
     resumed = flow(pretrain_steps=2, finetune_steps=2)
     recorder = Recorder()
     other = UnpairedTensors(torch.randn(300, 2) + 50, torch.randn(200, 2), batch_size=16)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        trainer(resumed, callbacks=[recorder]).fit(resumed, other, ckpt_path=tmp_path / "half.ckpt", weights_only=False)
+    fit(resumed, recorder, datamodule=other, ckpt_path=tmp_path / "half.ckpt")
     assert torch.equal(resumed.drift.mean, mean)
     assert recorder.stages == ["finetune"] * 2 and recorder.state_steps == [{1}, {2}]
-
-
-# ---- pairs ----------------------------------------------------------------------------------------------------------
 
 
 def silent(module: SchrodingerBridgeFlow, monkeypatch, stage: str) -> SchrodingerBridgeFlow:
@@ -182,9 +173,6 @@ def test_finetuning_rolls_out_the_average_and_not_the_latest_weights(monkeypatch
     assert not torch.allclose(module._pairs(x0, x1).start, before, atol=1e-2)
 
 
-# ---- translation ----------------------------------------------------------------------------------------------------
-
-
 def test_translation_does_not_depend_on_the_batch_with_one_generator_per_sample():
     module = trained_flow((1, 3, 3))
     x = torch.randn(7, 1, 3, 3)
@@ -202,6 +190,13 @@ def test_a_seed_fixes_the_translation_and_leaves_the_global_stream_alone():
     one, same, other = (module.translate(x, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_noise_of_a_seed_is_not_the_global_stream_of_that_seed_from_which_the_data_may_come():
+    torch.manual_seed(5)
+    x = torch.randn(4000, 2)
+    noise = flow(num_steps=1).translate(x, seed=5) - x
+    assert_mean_close(noise.double() * x, 0.0)
 
 
 def test_without_training_a_translation_is_brownian_motion_with_the_shift_of_the_means():
@@ -236,7 +231,10 @@ def test_the_probability_flow_is_deterministic_and_undone_by_its_reverse():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: m.translate(torch.zeros(3, 2), "sideways"), "direction must be 'forward' or 'backward', got 'sideways'"),
+        (
+            lambda m: m.translate(torch.zeros(3, 2), "sideways"),
+            "direction must be 'forward' or 'backward', got 'sideways'",
+        ),
         (lambda m: m.translate(torch.zeros(3, 5)), r"x must have shape \[n, 2\], got \[3, 5\]"),
         (lambda m: m.translate(torch.zeros(2)), r"x must have shape \[n, 2\], got \[2\]"),
         (lambda m: m.translate(torch.zeros(3, 2), num_steps=0), "num_steps must be at least 1, got 0"),
@@ -272,26 +270,23 @@ def test_impossible_options_are_refused(options, message):
         flow(**options)
 
 
-# ---- learning -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
-def test_a_short_run_learns_the_bridge_between_two_gaussians():
-    epsilon, n = 1.0, 4000
-    x0, x1 = torch.randn(n, 1) - 0.5, 1.5 * torch.randn(n, 1) + 0.5
-    network = MLP((1,), hidden=(64, 64), embed_dim=16, num_directions=2)
+def test_a_short_run_reaches_the_fixed_point_of_the_exact_loop_in_both_directions():
+    epsilon, num_steps = 1.0, 10
+    x0, x1 = torch.randn(4000, 1) - 0.5, 1.5 * torch.randn(4000, 1) + 0.5
+    network = MLP((1,), hidden=(128, 128), num_directions=2)
     module = SchrodingerBridgeFlow(
-        network, Brownian(epsilon), (1,), pretrain_steps=800, finetune_steps=500, num_steps=15, ema_decay=0.99
+        network, Brownian(epsilon), (1,), pretrain_steps=800, finetune_steps=300, num_steps=num_steps, ema_decay=0.99
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        run = trainer(module, gradient_clip_val=1.0)
-        run.fit(module, UnpairedTensors(x0, x1, batch_size=256))
-    before = copy.deepcopy(module.state_dict())
-    exact = gaussian_bridge(x0.T.cov().reshape(1, 1), x1.T.cov().reshape(1, 1), epsilon).item()
-    for start, end, direction in ((x0, x1, "forward"), (x1, x0, "backward")):
-        made = module.translate(start, direction, seed=0)
-        cross = (start - start.mean()).mul(made - made.mean()).mean().item()
-        assert cross == pytest.approx(exact, rel=0.12)
-        assert made.var().item() == pytest.approx(end.var().item(), rel=0.12)
-    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    fit(module, datamodule=UnpairedTensors(x0, x1, batch_size=256), gradient_clip_val=1.0)
+    variance0, variance1 = x0.var().item(), x1.var().item()
+    first, last = (online_loop(variance0, variance1, epsilon, num_steps, True, iterations=n) for n in (1, 60))
+    for start, direction, cross, variance, stage1 in (
+        (x0, "forward", last.cross_forward, last.variance1, first.cross_forward),
+        (x1, "backward", last.cross_backward, last.variance0, first.cross_backward),
+    ):
+        made = module.translate(start, direction)
+        found = ((start - start.mean()) * (made - made.mean())).mean().item()
+        # 10 %: over seeds the learned moments lay within 5 % of the exact loop's
+        assert found == pytest.approx(cross, rel=0.1) and made.var().item() == pytest.approx(variance, rel=0.1)
+        assert found > 0.5 * (stage1 + cross)

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def test_the_error_falls_with_the_declared_order_on_uneven_grids_in_either_direc
         (solve_ode(velocity, exact(x, start), uneven(n, start, end), method=method) - truth).abs().max().item()
         for n in (100, 200, 400, 800)
     ]
-    slopes = [math.log2(a / b) for a, b in zip(errors[:-1], errors[1:], strict=True)]
+    slopes = [math.log2(a / b) for a, b in pairwise(errors)]
     assert slopes == pytest.approx([ORDERS[method]] * 3, abs=0.15)
     assert errors[-1] < 0.01
 

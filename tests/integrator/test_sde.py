@@ -28,9 +28,7 @@ def test_without_drift_the_variance_is_the_time_that_drew_noise(times, last_nois
 
 
 def test_increments_over_disjoint_steps_are_independent():
-    path = simulate(
-        brownian_kernel(), torch.zeros(20_000, 1, dtype=torch.float64), GRIDS["uneven"], return_path=True
-    )
+    path = simulate(brownian_kernel(), torch.zeros(20_000, 1, dtype=torch.float64), GRIDS["uneven"], return_path=True)
     increments = path.diff(dim=0).squeeze(-1).T
     products = increments[:, :, None] * increments[:, None, :]
     assert_mean_close(products, torch.diag(EPSILON * GRIDS["uneven"].diff()))

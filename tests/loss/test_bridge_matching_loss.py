@@ -104,7 +104,9 @@ def test_the_loss_is_averaged_over_elements_whatever_the_shape(event):
     # a start that equals the end, and no drift: the target is the noise of the bridge alone, E v² = ε u / (1 − u)
     process, x = Brownian(2.0), torch.zeros(20_000, *event, dtype=torch.float64)
     pairs = Pairs(x, x, torch.zeros(len(x), dtype=torch.long))
-    losses = torch.stack([bridge_matching(lambda x, u, s: torch.zeros_like(x), process, pairs, cutoff=0.4) for _ in range(8)])
+    losses = torch.stack(
+        [bridge_matching(lambda x, u, s: torch.zeros_like(x), process, pairs, cutoff=0.4) for _ in range(8)]
+    )
     # ∫ u / (1 − u) du over [0.4, 0.6], over its length
     expected = 2.0 * (torch.tensor(0.6 / 0.4).log().item() - 0.2) / 0.2
     assert_mean_close(losses, expected)

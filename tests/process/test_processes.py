@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -97,7 +99,7 @@ def test_the_drifts_of_the_bridge_are_gradients_of_transition_densities(process,
 def euler_law(kernel, start, times):
     """Mean and variance after Euler–Maruyama steps of a drift that is affine in x: exact, without draws."""
     mean, variance = start, torch.zeros((), dtype=torch.float64)
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in pairwise(times):
         law = kernel(mean, t, s)
         slope = (kernel(mean + 1, t, s).mean - law.mean).mean()
         mean, variance = law.mean, slope**2 * variance + law.std**2

@@ -1,6 +1,7 @@
 """Weights of the particle sampler as identities, particle by particle."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_weight_times_proposal_is_density_times_noising_path_for_every_particle(
     particles = smc.init(kernel, like(2, 6), TIMES[0], generator=seeded())
     log_proposal = normal_log_prob(particles.x, 0.0, 1.0)
     log_noising = torch.zeros_like(log_proposal)
-    for t, s in zip(TIMES[:-1], TIMES[1:], strict=True):
+    for t, s in pairwise(TIMES):
         x = particles.x
         law = kernel.propose(x.flatten(0, 1), smc.Field(*(part.flatten(0, 1) for part in particles.field)), t, s)
         particles, _ = smc.step(particles, kernel, t, s, ess_threshold=0.0, generator=seeded(1))
@@ -113,7 +114,7 @@ def test_a_density_that_is_nan_somewhere_is_reported_at_the_time_a_particle_firs
     while not num_nan:
         particles, _ = smc.step(particles, kernel, TIMES[k], TIMES[k + 1], generator=generator)
         k, num_nan = k + 1, int(particles.field.log_g.isnan().sum())
-    assert 0 < k and 0 < num_nan < 80
+    assert k > 0 and 0 < num_nan < 80
     message = rf"log density is NaN for {num_nan} particles at time {float(TIMES[k]):.4g} \(step {k} of 5\)"
     with pytest.raises(FloatingPointError, match=message):
         smc.sample(kernel, like(2, 40), TIMES, generator=seeded())

@@ -31,7 +31,8 @@ class TranslationGrid:
         for axes, (direction, x) in zip(
             figure.subplots(2, 1), (("forward", split.x0), ("backward", split.x1)), strict=True
         ):
-            axes.imshow(self._grid(module, x, direction).clamp(0, 1).permute(1, 2, 0), interpolation="nearest")
+            pixels = self._grid(module, x, direction).clamp(0, 1).permute(1, 2, 0).numpy()
+            axes.imshow(pixels, interpolation="nearest")
             axes.set_title(f"{direction}: input, then two translations", fontsize=9)
             axes.set_axis_off()
         return figure

@@ -36,7 +36,7 @@ class SchrodingerBridgeFlow(LightningModule):
         event_shape: shape of one sample.
         pretrain_steps: optimiser steps of stage 1.
         finetune_steps: optimiser steps of stage 2.
-        num_steps: Euler–Maruyama steps of the rollouts in stage 2, and the default of `translate`.
+        num_steps: Euler–Maruyama steps of the rollouts in stage 2; `translate` has its own.
         last_noise: whether the last step of a rollout draws noise; right for plans, not for images.
         learning_rate: peak rate of stage 1.
         finetune_learning_rate: peak rate of stage 2; a tenth to a third of stage 1's.
@@ -104,7 +104,7 @@ class SchrodingerBridgeFlow(LightningModule):
         x: Float[Tensor, "n *event"],
         direction: Direction = "forward",
         *,
-        num_steps: int | None = None,
+        num_steps: int = 30,
         last_noise: bool | None = None,
         seed: int | None = None,
         generator: Generators = None,
@@ -114,7 +114,7 @@ class SchrodingerBridgeFlow(LightningModule):
         Args:
             x: samples of π₀ (forward) or π₁ (backward).
             direction: ``"forward"`` from x0 to x1, ``"backward"`` from x1 to x0.
-            num_steps: Euler–Maruyama steps; by default those of training.
+            num_steps: Euler–Maruyama steps; more than in training's rollouts costs little here and helps.
             last_noise: by default as in training.
             seed: seed of the noise; the global stream by default.
             generator: source of the noise, instead of ``seed``.
@@ -130,7 +130,8 @@ class SchrodingerBridgeFlow(LightningModule):
             generator = seeded_generator(seed)
         x = x.to(self.drift.mean.dtype)
         flag = torch.full((len(x),), DIRECTIONS.index(direction), device=x.device)
-        return self._rollout(x, flag, num_steps=num_steps, last_noise=last_noise, generator=generator)
+        noise = self.last_noise if last_noise is None else last_noise
+        return self._rollout(x, flag, num_steps, noise, generator)
 
     @torch.no_grad()
     def probability_flow(
@@ -162,7 +163,8 @@ class SchrodingerBridgeFlow(LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One bridge-matching step on the pairs of the current stage."""
         pairs = self._pairs(batch["x0"], batch["x1"])
-        loss = bridge_matching(self.drift, self.process, pairs, cutoff=self.cutoff)
+        weight = self.drift.relative_precision
+        loss = bridge_matching(self.drift, self.process, pairs, weight=weight, cutoff=self.cutoff)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -194,7 +196,8 @@ class SchrodingerBridgeFlow(LightningModule):
             return bidirectional_pairs((x0[:half], x1[:half]), (x1[half:], x0[half:]))
         direction = torch.zeros(len(x0) + len(x1), dtype=torch.long, device=x0.device)
         direction[len(x0) :] = 1
-        x1_hat, x0_hat = self._rollout(torch.cat([x0, x1]), direction).split([len(x0), len(x1)])
+        ends = self._rollout(torch.cat([x0, x1]), direction, self.num_steps, self.last_noise)
+        x1_hat, x0_hat = ends.split([len(x0), len(x1)])
         self.log("train/msd", ((x1_hat - x0) ** 2).mean())
         self.log("train/variance_ratio", x1_hat.var() / x1.var())
         return bidirectional_pairs((x0_hat, x1), (x1_hat, x0))
@@ -204,17 +207,15 @@ class SchrodingerBridgeFlow(LightningModule):
         self,
         x: Float[Tensor, "n *event"],
         direction: Int[Tensor, " n"],
-        *,
-        num_steps: int | None = None,
-        last_noise: bool | None = None,
+        num_steps: int,
+        last_noise: bool,
         generator: Generators = None,
     ) -> Float[Tensor, "n *event"]:
         """Simulate each row in its own direction, both in one batch."""
         drift = self.ema.module.eval()
         kernel = euler_maruyama(lambda x, u: drift(x, u.to(x.dtype).reshape(1), direction), self.process.diffusion)
-        times = uniform_times(self.num_steps if num_steps is None else num_steps, device=x.device)
-        noise = self.last_noise if last_noise is None else last_noise
-        return simulate(kernel, x, times, last_noise=noise, generator=generator)
+        times = uniform_times(num_steps, device=x.device)
+        return simulate(kernel, x, times, last_noise=last_noise, generator=generator)
 
     def _velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """½ (f − b) at forward time t, both drifts from one call."""

@@ -23,7 +23,7 @@ OPTIONS = {
     "input": str,
     "output": str,
     "direction": Direction,
-    "num_steps": int | None,
+    "num_steps": int,
     "batch_size": int,
     "seed": int,
     "trust": bool,

@@ -15,11 +15,11 @@ class TranslationGrid:
 
     Args:
         num_images: columns.
-        num_steps: steps of the sampler; by default those of training.
+        num_steps: steps of the sampler.
         seed: seed of the choice and of the noise.
     """
 
-    def __init__(self, num_images: int = 16, num_steps: int | None = None, seed: int = 0) -> None:
+    def __init__(self, num_images: int = 16, num_steps: int = 30, seed: int = 0) -> None:
         self.num_images = num_images
         self.num_steps = num_steps
         self.seed = seed

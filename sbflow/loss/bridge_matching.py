@@ -69,15 +69,17 @@ def bridge_matching(
     process: ReferenceProcess,
     pairs: Pairs,
     *,
+    weight: Callable[[Tensor], Tensor] = torch.ones_like,
     cutoff: float = 1e-3,
     generator: Generators = None,
 ) -> Float[Tensor, ""]:
-    """Mean squared error of the drift against that of the bridges, averaged over pairs and elements.
+    """Weighted mean squared error of the drift against that of the bridges, over pairs and elements.
 
     Args:
         drift: network bound to nothing, called with (x, u, direction).
         process: reference process, the same read from either end (`sbflow.process.Brownian`).
         pairs: start and end points.
+        weight: weight of the squared error at each time ``[n]``; any positive function has the same minimiser.
         cutoff: times are drawn on [cutoff, 1 − cutoff], as the target is singular at 1.
         generator: source of the noise.
 
@@ -89,4 +91,4 @@ def bridge_matching(
     x = process.bridge(pairs.start, pairs.end, u).sample(generator)
     target = process.drift_to_end(x, pairs.end, u)
     error = drift(x, u, pairs.direction) - target
-    return flat_sum(error**2).mean() / pairs.start[0].numel()
+    return (weight(u) * flat_sum(error**2)).mean() / pairs.start[0].numel()

@@ -58,6 +58,14 @@ class BridgeDrift(nn.Module):
             self.variance[end] = variance.clamp_min(1e-4 * total)
         self.measured.fill_(True)
 
+    def relative_precision(self, u: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Inverse variance of the regression target x_e − x_s − √(ε u / (1 − u)) Z over that at u = 0.
+
+        As a weight of the loss it keeps the few times near 1, where the target is all noise, from drowning the rest.
+        """
+        spread = self.variance.sum(0).mean()
+        return spread / (spread + self.epsilon * u / (1 - u))
+
     def forward(
         self, x: Float[Tensor, "n *event"], u: Float[Tensor, " m"], direction: Int[Tensor, " n"]
     ) -> Float[Tensor, "n *event"]:

@@ -158,7 +158,9 @@ def test_finetuning_starts_are_what_the_other_direction_makes_of_the_end(monkeyp
     module = silent(trained_flow(epsilon=1e-20), monkeypatch, "finetune")
     x0, x1 = torch.randn(6, 2) - 1, 2 * torch.randn(7, 2) + 3
     pairs = module._pairs(x0, x1)
-    x0_hat, x1_hat = module.translate(x1, "backward"), module.translate(x0, "forward")
+    steps = module.num_steps
+    x0_hat = module.translate(x1, "backward", num_steps=steps)
+    x1_hat = module.translate(x0, "forward", num_steps=steps)
     assert torch.allclose(pairs.start, torch.cat([x0_hat, x1_hat]), atol=1e-5)
     assert not torch.allclose(x0_hat[:6], x0, atol=0.1) and not torch.allclose(x1_hat, x0, atol=0.1)
 

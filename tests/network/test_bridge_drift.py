@@ -111,3 +111,15 @@ def test_moments_travel_with_the_weights():
     drift.measure(*vectors())
     copy.load_state_dict(drift.state_dict())
     assert copy.measured and torch.equal(copy.mean, drift.mean) and torch.equal(copy.variance, drift.variance)
+
+
+def test_relative_precision_is_the_inverse_variance_of_the_regression_target():
+    generator = torch.Generator().manual_seed(3)
+    x0, x1, noise = (scale * torch.randn(200_000, 1, generator=generator) for scale in (1.0, 2.0, 1.0))
+    drift = BridgeDrift(MLP((1,), num_directions=2), (1,), epsilon=0.7)
+    drift.measure(x0, x1)
+    for u in (0.0, 0.3, 0.9):
+        target = x1 - x0 - (0.7 * u / (1 - u)) ** 0.5 * noise
+        # a variance of n Gaussian draws has relative standard error √(2 / n); two of them enter the ratio
+        expected = (x1 - x0).var() / target.var()
+        assert abs(drift.relative_precision(torch.tensor([u])) / expected - 1) < 5 * (4 / 200_000) ** 0.5

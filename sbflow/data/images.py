@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -43,7 +44,9 @@ def read_image(file: Path, event_shape: Sequence[int]) -> Float[Tensor, "c h w"]
     if len(event_shape) != 3 or event_shape[0] not in (1, 3):
         raise ValueError(f"the model takes samples of shape {list(event_shape)}, not images")
     with Image.open(file) as image:
-        pixels = F.pil_to_tensor(image.convert("L" if event_shape[0] == 1 else "RGB"))
+        # Pillow would clip 16-bit grey at 255 instead of scaling it
+        eight_bit = Image.fromarray((np.asarray(image) // 256).astype(np.uint8)) if "I" in image.mode else image
+        pixels = F.pil_to_tensor(eight_bit.convert("L" if event_shape[0] == 1 else "RGB"))
     pixels = pixels.to(torch.get_default_dtype()) / 127.5 - 1
     size = list(event_shape[1:])
     return pixels if list(pixels.shape[1:]) == size else F.resize(pixels, size, antialias=True)

@@ -36,7 +36,7 @@ def main() -> None:
         return
     if name not in COMMANDS:
         _fail(f"unknown command {name!r}: choose from {', '.join(COMMANDS)}")
-    sys.argv[1:] = [_additive(argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = [_additive(name, argument) for argument in sys.argv[1:]]
     # otherwise Hydra prints several lines of its own and leaves with 1
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     _report(name, lambda: _run(name))
@@ -53,14 +53,18 @@ def _run(name: str) -> None:
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(command)()
 
 
-def _additive(argument: str) -> str:
+def _additive(name: str, argument: str) -> str:
     """Let ``algorithm.num_steps=10`` set an option that no yaml names.
 
     Defaults live in Python alone, so the composed config lacks most options; what is set is checked against the
     signature of its class before anything is built.
     """
-    dotted = re.match(r"[A-Za-z_]\w*(\.\w+)+=", argument)
-    return f"++{argument}" if dotted and not argument.startswith("hydra.") else argument
+    dotted = re.match(r"([A-Za-z_]\w*)(\.\w+)+=", argument)
+    if dotted is None or dotted[1] == "hydra":
+        return argument
+    if dotted[1] not in _options(name):
+        _fail(_unknown(dotted[1], name))
+    return f"++{argument}"
 
 
 def _report(name: str, run: Callable[[], Any]) -> Any:
@@ -87,7 +91,7 @@ def _one_line(name: str, error: BaseException) -> str:
     text = re.sub(r"\s+", " ", text).strip()
     unknown = re.match(r"Could not override '(\w+)'", text)
     if unknown:
-        return f"{unknown[1]} is not an option of sbflow {name}; allowed: {', '.join(_options(name))}"
+        return _unknown(unknown[1], name)
     return f"{key[1]}: {text}" if key and key[1] not in text else text
 
 
@@ -97,9 +101,12 @@ def _options(name: str) -> list[str]:
 
     config = OmegaConf.load(config_dir() / f"{name}.yaml")
     groups = [next(iter(item)) for item in config.defaults if not isinstance(item, str)]
-    return sorted(
-        {str(key) for key in [*groups, *config] if key not in ("defaults", "hydra")} - {"override hydra/job_logging"}
-    )
+    keys = {str(key) for key in [*groups, *config]}
+    return sorted(key for key in keys if key not in ("defaults", "hydra") and "/" not in key)
+
+
+def _unknown(key: str, name: str) -> str:
+    return f"{key} is not an option of sbflow {name}; allowed: {', '.join(_options(name))}"
 
 
 def _fail(message: str) -> None:

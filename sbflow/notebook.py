@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
@@ -59,11 +60,13 @@ def estimate_log_z(
     >>> abs(evidence.log_z - 1.8379) < 0.01  # log 2π
     True
     """
+    if dim < 1:
+        raise ValueError(f"dim must be at least 1, got {dim}")
     if isinstance(whitening, str):
         if whitening not in WHITENINGS:
             raise ValueError(f"whitening must be one of {', '.join(WHITENINGS)} or a Whitening, got {whitening!r}")
         whitening = WHITENINGS[whitening]()
-    target = CallableTarget(log_prob, dim)
+    target = CallableTarget(log_prob, dim, dtype=_only_dtype(log_prob, dim))
     with _seeded(seed):
         network = MLP((dim,), hidden=(64, 64)) if refinements else None
         sampler = ParticleDenoisingDiffusionSampler(
@@ -82,8 +85,8 @@ def estimate_log_z(
 
 
 def fit_bridge(
-    x0: Tensor,
-    x1: Tensor,
+    x0: Tensor | np.ndarray,
+    x1: Tensor | np.ndarray,
     *,
     epsilon: float = 1.0,
     network: nn.Module | None = None,
@@ -95,7 +98,7 @@ def fit_bridge(
     """Learn the Schrödinger bridge between two sets of samples.
 
     Args:
-        x0: samples of π₀ ``[n0, *event]``.
+        x0: samples of π₀ ``[n0, *event]``, cast to the default floating dtype.
         x1: samples of π₁ ``[n1, *event]``; n1 need not equal n0.
         epsilon: variance of the Brownian reference per unit of time, in squared units of the data: small follows
             optimal transport, large forgets the input.
@@ -120,6 +123,19 @@ def fit_bridge(
     return flow.eval()
 
 
+def _only_dtype(log_prob: LogDensity, dim: int) -> torch.dtype | None:
+    """The one dtype that a density takes because its data have it; None where it takes float32 and float64."""
+    works = []
+    for dtype in (torch.float32, torch.float64):
+        try:
+            log_prob(torch.zeros(1, dim, dtype=dtype))
+            works.append(dtype)
+        except RuntimeError:
+            # torch refuses to mix dtypes; any other fault comes to light at the first evaluation
+            continue
+    return works[0] if len(works) == 1 else None
+
+
 def _fit(module: LightningModule, data: LightningDataModule, progress: bool) -> None:
     """Train in memory: no folder, no log, no words unless asked for."""
     logger = logging.getLogger("lightning.pytorch")
@@ -127,8 +143,8 @@ def _fit(module: LightningModule, data: LightningDataModule, progress: bool) -> 
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # an in-memory loader needs no worker processes
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # an in-memory loader needs no worker processes; Lightning's own use of a deprecated call
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*treespec, LeafSpec.*")
             Trainer(
                 max_steps=module.max_steps,
                 max_epochs=-1,

@@ -91,6 +91,26 @@ def test_translate_writes_one_image_per_input_whatever_the_batch(glyph_run, imag
 
 
 @pytest.mark.slow
+def test_translate_keeps_inputs_apart_that_share_a_stem(glyph_run, images, tmp_path):
+    Image.new("L", (16, 16), 90).save(images / "grey.bmp")
+    output = tmp_path / "o"
+    assert (
+        sbflow("translate", f"checkpoint={glyph_run}", f"input={images}", f"output={output}", "num_steps=2").code == 0
+    )
+    names = sorted(str(file.relative_to(output)) for file in output.rglob("*") if file.is_file())
+    assert names == ["colour.png", "deeper/grey.png", "grey.bmp.png", "grey.png.png"]
+
+
+@pytest.mark.parametrize(("option", "message"), [("batch_size=0", "batch_size"), ("output=in/out", "outside input")])
+def test_translate_refuses_what_would_lose_or_repeat_images(images, tmp_path, monkeypatch, option, message, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["checkpoint=x", "input=in", "output=o", option]
+    result = sbflow("translate", *arguments[: 2 if "output" in option else 3], option, capsys=capsys)
+    assert result.code == 2
+    assert message in result.err
+
+
+@pytest.mark.slow
 def test_translate_seed_changes_the_result(glyph_run, images, tmp_path):
     for seed in (1, 2):
         output = tmp_path / f"out{seed}"
@@ -195,6 +215,19 @@ BAD = {
     ("train", "seed=x"): "seed must be int",
     ("train", "experiment=pdds_funnel", "algorithm.coefficient=best"): "'tweedie'",
     ("train", "experiment=pdds_funnel", "algorithm.ess_threshold=2.0"): "ess_threshold must lie in [0, 1]",
+    ("train", "trainer.max_steps=3"): "trainer.max_steps is set by sbflow",
+    ("train", "process.schedule=linear"): "process.schedule is not an option of Brownian",
+    ("train", "experiment=pdds_funnel", "process.schedule=linear"): "wrong kind",
+    ("train", "network.multipliers=2"): "wrong kind",
+    ("train", "algoritm.num_steps=3"): "algoritm is not an option of sbflow train; allowed: algorithm",
+    ("train", "seed=-1"): "seed must be at least 0",
+    ("sample", "target=gaussian", "seed=-1"): "seed must be at least 0",
+    ("sample", "target=gaussian", "data.size=3"): "data is not an option of sbflow sample",
+    ("sample", "checkpoint=nowhere", "algorithm.num_steps=7"): "algorithm.num_steps cannot be changed",
+    ("sample", "checkpoint=nowhere", "whitening=standard"): "whitening cannot be changed",
+    ("sample", "checkpoint=3"): "checkpoint must be str or null",
+    ("evaluate", "checkpoint=3"): "checkpoint must be str",
+    ("evaluate", "checkpoint=x", "metric.num_steps=3"): "metric is not an option of sbflow evaluate",
     ("sample",): "checkpoint=RUN",
     ("sample", "target=sonar", "checkpoint=x"): "either",
     ("sample", "target=nope"): "sonar",

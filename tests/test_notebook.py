@@ -56,6 +56,21 @@ def test_training_lowers_the_error_of_the_estimate():
     assert after < before
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_density_may_hold_data_of_either_dtype(dtype):
+    factor = torch.tensor([[1.0, 0.3], [0.0, 2.0]], dtype=dtype)
+    evidence = sbflow.estimate_log_z(lambda x: -((x @ factor) ** 2).sum(1), dim=2)
+    assert abs(evidence.log_z - math.log(math.pi / 2)) < 1e-4
+
+
+def test_an_estimate_that_scatters_is_called_unreliable():
+    def narrow(x):
+        return -0.5 * ((x - 4) ** 2).sum(1) / 0.01
+
+    assert "unreliable" in sbflow.estimate_log_z(narrow, dim=3, whitening="standard", replicates=5).warning
+    assert sbflow.estimate_log_z(narrow, dim=3, replicates=5).warning is None
+
+
 def test_estimate_log_z_leaves_the_global_stream_alone():
     torch.manual_seed(7)
     before = torch.get_rng_state()
@@ -103,6 +118,12 @@ def test_fit_bridge_reaches_the_closed_form_of_an_asymmetric_gaussian():
     assert _covariance(backward, x1) == pytest.approx(exact, rel=0.05)
     assert _covariance(forward, forward) == pytest.approx(4, rel=0.05)
     assert _covariance(backward, backward) == pytest.approx(1, rel=0.05)
+
+
+def test_fit_bridge_takes_double_integer_and_numpy_samples():
+    x0, x1 = torch.randn(20, 2, dtype=torch.float64), torch.randint(0, 9, (30, 2)).numpy()
+    flow = sbflow.fit_bridge(x0, x1, pretrain_steps=2, finetune_steps=1, num_steps=2, batch_size=4)
+    assert flow.translate(x0, num_steps=2).isfinite().all()
 
 
 def test_fit_bridge_repeats_with_its_seed_and_takes_unequal_sets():

@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+import warnings
 from typing import Any
 
 import torch
@@ -15,19 +16,24 @@ from sbflow.integrator import Coefficient
 from sbflow.loss import novel_score_matching, stratified_times
 from sbflow.potential import Guide, NaivePotential, NeuralPotential, Potential
 from sbflow.process import OrnsteinUhlenbeck, uniform_times
-from sbflow.smc import Evidence, GuidedDenoising, Particles, SMCPath, sample, systematic
+from sbflow.smc import Evidence, GuidedDenoising, Particles, SMCPath, log_mean_exp, sample, systematic
 from sbflow.target import CountingTarget, Target
 from sbflow.tensor import seeded_generator
 from sbflow.whitening import Whitened, Whitening
 
 __all__ = ["ParticleDenoisingDiffusionSampler"]
 
+PILOT_RUNS = 10
+PILOT_PARTICLES = 2000
+
 
 class ParticleDenoisingDiffusionSampler(LightningModule):
     """Samples an unnormalised density and estimates its normalising constant Z (PDDS).
 
-    Every refinement draws particles with the guide of the one before (the first with the naive potential), fits the
-    potential to them by novel score matching, and hands its average on. Ẑ is unbiased whatever was learned.
+    Every refinement draws particles with the best guide so far (at first with the naive potential), fits the potential
+    to them by novel score matching, and hands its average on if a pilot run finds it better. Ẑ is unbiased whatever
+    was learned, but its spread is not bounded: a potential that was fitted badly where particles are rare can be worse
+    than none, and is then discarded.
 
     Args:
         target: the density.
@@ -88,8 +94,9 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
         self.guide = Guide(network) if network is not None else None
         if self.guide is not None:
             self.ema = averaged(self.guide, ema_decay)
-            # the guide that draws the particles: that of the refinement before
+            # the best guide so far, which draws the particles
             self.drawing = copy.deepcopy(self.ema.module)
+        self.register_buffer("trained", torch.tensor(False))
         self.num_steps = num_steps
         self.num_particles = num_particles
         self.refinements = refinements
@@ -109,11 +116,6 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
         """The refinement that the next training step belongs to, counted from 1."""
         done = min(self.global_step // self.updates_per_refinement, self.refinements - 1)
         return f"refinement_{done + 1}"
-
-    @property
-    def trained(self) -> bool:
-        """Whether there is a guide with at least one update."""
-        return self.guide is not None and int(self.ema.n_averaged) > 0
 
     def whiten(self) -> None:
         """Fit the reference law, unless that was done or a checkpoint brought it."""
@@ -143,7 +145,7 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
             num_steps: steps of the sampler; by default those of training. A trained guide serves any number.
             replicates: independent runs, in one sweep.
             seed: seed of all randomness.
-            trained: False samples with the naive potential although a guide was trained.
+            trained: with the best guide of the refinements so far, if there is one; False takes the naive potential.
 
         Raises:
             ValueError: a count below 1.
@@ -156,7 +158,7 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
         self.whiten()
         start, evaluations = time.perf_counter(), self.target.density_evaluations
         particles, path = self._sample(
-            self.potential(self.ema.module.eval() if trained and self.trained else None),
+            self._best_potential() if trained else self.potential(None),
             replicates,
             num_particles,
             self.num_steps if num_steps is None else num_steps,
@@ -180,15 +182,13 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
         refinement, done = divmod(self.global_step, self.updates_per_refinement)
         begins = done == 0 and refinement > 0
         if begins:
-            self.drawing.load_state_dict(self.ema.module.state_dict())
             self.optimizers().optimizer.state.clear()
         if begins or batch_idx == 0 or self.pool is None:
-            self._refresh(refinement)
+            self._refresh()
 
-    def _refresh(self, refinement: int) -> None:
+    def _refresh(self) -> None:
         generator = seeded_generator(int(torch.randint(2**62, ())), device=self.device)
-        potential = self.potential(self.drawing.eval() if refinement > 0 else None)
-        particles, path = self._sample(potential, 1, self.num_particles, self.num_steps, generator)
+        particles, path = self._sample(self._best_potential(), 1, self.num_particles, self.num_steps, generator)
         chosen = systematic(particles.log_weights, generator)[0]
         self.pool = particles.x[0, chosen], particles.field.grad_log_g[0, chosen]
         self.log_dict({"train/log_z": path.log_z[-1, 0].float(), "train/ess": path.ess[-1, 0].float()})
@@ -203,9 +203,11 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then average: once per optimiser step whatever the accumulation."""
+        """Step, then average: once per optimiser step whatever the accumulation. Hand over after the last one."""
         super().optimizer_step(*args, **kwargs)
         self.ema.update_parameters(self.guide)
+        if int(self.ema.n_averaged) % self.updates_per_refinement == 0:
+            self._hand_over()
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam with a half-cosine decay over each refinement, so that none of its steps idles."""
@@ -218,10 +220,42 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def _best_potential(self) -> Potential:
+        return self.potential(self.drawing.eval() if self.trained else None)
+
+    @torch.no_grad()
+    def _hand_over(self) -> None:
+        """Keep the average as the guide that draws, if a pilot run finds it better than the one before."""
+        before, after = self._pilot(self._best_potential()), self._pilot(self.potential(self.ema.module.eval()))
+        # both estimates of Z are unbiased, so the higher one is missing less; neither candidate judges itself
+        reference = max(float(log_mean_exp(before)), float(log_mean_exp(after)))
+        errors = [float(((log_z - reference) ** 2).mean()) for log_z in (before, after)]
+        if errors[1] <= errors[0]:
+            self.drawing.load_state_dict(self.ema.module.state_dict())
+            self.trained.fill_(True)
+        else:
+            rms = [error**0.5 for error in errors]
+            warnings.warn(
+                f"{self.stage} was discarded: its pilot log Z scattered by {rms[1]:.3g}, before by {rms[0]:.3g}; "
+                "raise num_particles or num_steps, or lower learning_rate",
+                stacklevel=2,
+            )
+
+    def _pilot(self, potential: Potential) -> Float[Tensor, " r"]:
+        """Estimates of log Z from a few runs; minus infinity where a run broke down."""
+        generator = seeded_generator(0, device=self.device)
+        num_particles = min(self.num_particles, PILOT_PARTICLES)
+        try:
+            return self._sample(potential, PILOT_RUNS, num_particles, self.num_steps, generator)[0].log_z
+        except FloatingPointError:
+            return torch.full((PILOT_RUNS,), -torch.inf, dtype=torch.float64, device=self.device)
+
     def _sample(
         self, potential: Potential, replicates: int, num_particles: int, num_steps: int, generator: torch.Generator
     ) -> tuple[Particles, SMCPath]:
-        like: Float[Tensor, "r n d"] = torch.empty(replicates, num_particles, self.target.dim, device=self.device)
+        like: Float[Tensor, "r n d"] = torch.empty(
+            replicates, num_particles, self.target.dim, dtype=self.dtype, device=self.device
+        )
         return sample(
             GuidedDenoising(self.process, potential, self.coefficient),
             like,

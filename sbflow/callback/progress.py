@@ -21,6 +21,7 @@ class Progress(Callback):
         """Open the bar."""
         self.last_look = 0.0
         self.start = time.perf_counter()
+        self.printed = trainer.global_step, 0.0
         if not (trainer.is_global_zero and self.console.is_terminal):
             return
         self.bar = rich_progress.Progress(
@@ -60,11 +61,12 @@ class Progress(Callback):
 
     def _print_tenth(self, trainer: Trainer, module: LightningModule) -> None:
         step, tenth = trainer.global_step, max(trainer.max_steps // 10, 1)
-        if step % tenth or step == self.last_look:
+        if step % tenth or step == self.printed[0]:
             return
-        self.last_look = step
         seconds = time.perf_counter() - self.start
-        left = seconds * (trainer.max_steps - step) / step
+        # at the speed since the last line: stages differ in cost
+        left = (seconds - self.printed[1]) / (step - self.printed[0]) * (trainer.max_steps - step)
+        self.printed = step, seconds
         print(
             f"{module.stage}: step {step}/{trainer.max_steps}, loss {_loss(trainer)}, "
             f"{seconds:.0f} s, {left:.0f} s left",

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
+from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -21,7 +22,13 @@ def build(config: DictConfig, key: str) -> Any:
     if part is None:
         raise ValueError(f"{key} is not set: choose one with {key}=NAME")
     check_options(part, key)
-    return instantiate(part, _convert_="all")
+    try:
+        return instantiate(part, _convert_="all")
+    except InstantiationException as error:
+        # a constructor that chokes on a value of the wrong kind says so in a TypeError of its own
+        if isinstance(error.__cause__, TypeError | AttributeError):
+            raise ValueError(f"{key}: a part has an option of the wrong kind ({error.__cause__})") from error
+        raise
 
 
 def check_options(part: DictConfig, key: str) -> None:

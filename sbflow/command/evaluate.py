@@ -5,7 +5,7 @@ from typing import Any
 from lightning import seed_everything
 from omegaconf import DictConfig
 
-from sbflow.command.build import build
+from sbflow.command.build import build, check_type
 from sbflow.command.run import Run, load_run, load_weights, print_metrics, write_json
 from sbflow.figure import loss_curve, save_figure
 
@@ -14,6 +14,7 @@ __all__ = ["evaluate", "measure"]
 
 def evaluate(config: DictConfig) -> dict[str, float]:
     """Measure the run named by ``checkpoint`` and print its table."""
+    check_type("checkpoint", config.checkpoint, str)
     run = load_run(config.checkpoint, needs="max_steps", trust=config.trust)
     seed_everything(run.config.seed, verbose=False)
     data = build(run.config, "data")

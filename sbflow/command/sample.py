@@ -1,10 +1,11 @@
 """``sbflow sample``: estimate log Z and draw weighted samples."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from sbflow.command.build import build, check_type
 from sbflow.command.run import load_run
@@ -12,24 +13,36 @@ from sbflow.smc import Evidence
 
 __all__ = ["sample"]
 
-OPTIONS = {"num_particles": int | None, "num_steps": int | None, "replicates": int, "seed": int, "trust": bool}
+OPTIONS = {
+    "checkpoint": str | None,
+    "num_particles": int | None,
+    "num_steps": int | None,
+    "replicates": int,
+    "seed": int,
+    "trust": bool,
+}
 
 
 def sample(config: DictConfig) -> float:
     """Write ``evidence.json`` and ``samples.pt`` into the run folder and return log Z."""
     for name, annotation in OPTIONS.items():
         check_type(name, config[name], annotation)
+    if config.seed < 0:
+        raise ValueError(f"seed must be at least 0, got {config.seed}")
     sampler = _sampler(config)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "config.yaml")
     evidence: Evidence = sampler.estimate(
         num_particles=config.num_particles,
         num_steps=config.num_steps,
         replicates=config.replicates,
         seed=config.seed,
     )
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     evidence.save(folder)
     print(f"{evidence} -> {folder}")
+    if evidence.warning:
+        print(f"sbflow: {evidence.warning}", file=sys.stderr)
     return evidence.log_z
 
 
@@ -38,5 +51,14 @@ def _sampler(config: DictConfig) -> Any:
     if (config.checkpoint is None) == (config.get("target") is None):
         raise ValueError("give either checkpoint=RUN (trained) or target=NAME (untrained)")
     if config.checkpoint is not None:
+        _refuse_parts()
         return load_run(config.checkpoint, needs="estimate", trust=config.trust).algorithm
     return build(config, "algorithm")
+
+
+def _refuse_parts() -> None:
+    """A trained sampler comes with its parts: an override of one would be ignored."""
+    for override in HydraConfig.get().overrides.task:
+        key = override.lstrip("+~").partition("=")[0]
+        if key not in (*OPTIONS, "run_dir"):
+            raise ValueError(f"{key} cannot be changed with checkpoint=RUN; allowed: {', '.join(OPTIONS)}, run_dir")

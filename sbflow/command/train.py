@@ -18,13 +18,26 @@ from sbflow.command.run import Run, print_metrics
 
 __all__ = ["train"]
 
+RESERVED = {
+    "max_steps",
+    "max_epochs",
+    "default_root_dir",
+    "logger",
+    "callbacks",
+    "enable_progress_bar",
+    "enable_model_summary",
+    "use_distributed_sampler",
+}
+
 
 def train(config: DictConfig) -> dict[str, float]:
     """Train, evaluate, and return the metrics."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     if (folder / "checkpoints" / "last.ckpt").exists():
-        raise ValueError(f"run_dir={folder} already holds a trained run; choose another folder")
+        raise ValueError(f"run_dir={folder} already holds a run; choose another folder")
     check_type("seed", config.seed, int)
+    if config.seed < 0:
+        raise ValueError(f"seed must be at least 0, got {config.seed}")
     _quiet()
     seed_everything(config.seed, workers=True, verbose=False)
     data = build(config, "data")
@@ -52,7 +65,10 @@ def _save_config(config: DictConfig, folder: Path) -> DictConfig:
 
 def _trainer(config: DictConfig, folder: Path, max_steps: int) -> Trainer:
     check_options(config.trainer, "trainer")
-    options: dict[str, Any] = {name: value for name, value in config.trainer.items() if name != "_target_"}
+    options: dict[str, Any] = {str(name): value for name, value in config.trainer.items() if name != "_target_"}
+    reserved = RESERVED & set(options)
+    if reserved:
+        raise ValueError(f"trainer.{min(reserved)} is set by sbflow; the steps are options of the algorithm")
     options.setdefault("log_every_n_steps", max(1, min(20, max_steps // 50)))
     checkpoints = ModelCheckpoint(
         dirpath=folder / "checkpoints", filename="last", every_n_train_steps=500, enable_version_counter=False

@@ -2,6 +2,7 @@
 
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,8 +40,13 @@ def translate(config: DictConfig) -> int:
         check_type(name, config[name], annotation)
     source, destination = Path(config.input), Path(config.output)
     names = image_files(source)
-    if source.resolve() == destination.resolve():
-        raise ValueError(f"output must differ from input, got {destination} for both")
+    if config.seed < 0:
+        raise ValueError(f"seed must be at least 0, got {config.seed}")
+    if config.batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {config.batch_size}")
+    if destination.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"output must lie outside input, or a second run would translate it; got {destination}")
+    outputs = _outputs(names)
     algorithm = load_run(config.checkpoint, needs="translate", trust=config.trust).algorithm
     unreadable = []
     batches = [names[i : i + config.batch_size] for i in range(0, len(names), config.batch_size)]
@@ -55,11 +61,20 @@ def translate(config: DictConfig) -> int:
             generator=[_generator(name, config.seed) for name in read],
         )
         for name, image in zip(read, out, strict=True):
-            write_image(image, (destination / name).with_suffix(".png"))
+            write_image(image, destination / outputs[name])
     print(f"translated {len(names) - len(unreadable)} of {len(names)} images -> {destination}")
     if unreadable:
         sys.exit(1)
     return len(names)
+
+
+def _outputs(names: list[Path]) -> dict[Path, Path]:
+    """Name of each result: the input's with the suffix .png, after the old suffix where two would collide."""
+    plain = Counter(name.with_suffix(".png") for name in names)
+    return {
+        name: name.with_suffix(".png") if plain[name.with_suffix(".png")] == 1 else name.with_name(f"{name.name}.png")
+        for name in names
+    }
 
 
 def _read(

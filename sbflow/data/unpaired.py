@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
@@ -106,7 +107,7 @@ class UnpairedData(LightningDataModule):
 
 
 class UnpairedTensors(UnpairedData):
-    """Two tensors held in memory.
+    """Two tensors held in memory, in the default floating dtype.
 
     Args:
         x0: samples of π₀ ``[n0, *event]``.
@@ -117,8 +118,9 @@ class UnpairedTensors(UnpairedData):
         ValueError: the two sets are empty, of different event shape, or not finite.
     """
 
-    def __init__(self, x0: Tensor, x1: Tensor, **kwargs: int) -> None:
+    def __init__(self, x0: Tensor | np.ndarray, x1: Tensor | np.ndarray, **kwargs: int) -> None:
         super().__init__(**kwargs)
+        x0, x1 = (torch.as_tensor(x).detach().to(torch.get_default_dtype()) for x in (x0, x1))
         for name, x in (("x0", x0), ("x1", x1)):
             if x.ndim < 2 or len(x) == 0:
                 raise ValueError(f"{name} must have shape [n, *event] with n >= 1, got {list(x.shape)}")

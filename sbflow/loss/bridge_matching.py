@@ -13,12 +13,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sbflow.process import ReferenceProcess
-from sbflow.tensor import Generators, flat_sum
+from sbflow.tensor import expand_to
 
 __all__ = ["Pairs", "bidirectional_pairs", "bridge_matching", "stratified_times"]
 
 DriftNetwork = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x ``[n, *event]``, u ``[n]``, direction ``[n]``) -> drift ``[n, *event]``."""
+
+
+TimeWeight = Callable[[Tensor], Tensor]
+"""(u ``[n]``) -> weight, ``[n]`` or with further axes that broadcast against the event."""
 
 
 class Pairs(NamedTuple):
@@ -69,9 +73,9 @@ def bridge_matching(
     process: ReferenceProcess,
     pairs: Pairs,
     *,
-    weight: Callable[[Tensor], Tensor] = torch.ones_like,
+    weight: TimeWeight = torch.ones_like,
     cutoff: float = 1e-3,
-    generator: Generators = None,
+    generator: torch.Generator | None = None,
 ) -> Float[Tensor, ""]:
     """Weighted mean squared error of the drift against that of the bridges, over pairs and elements.
 
@@ -79,16 +83,16 @@ def bridge_matching(
         drift: network bound to nothing, called with (x, u, direction).
         process: reference process, the same read from either end (`sbflow.process.Brownian`).
         pairs: start and end points.
-        weight: weight of the squared error at each time ``[n]``; any positive function has the same minimiser.
+        weight: weight of the squared error at each time, ``[n]`` or broadcastable to ``[n, *event]``; any positive
+            function has the same minimiser.
         cutoff: times are drawn on [cutoff, 1 − cutoff], as the target is singular at 1.
         generator: source of the noise.
 
     References:
         Shi, De Bortoli, Campbell, Doucet 2023 (DSBM); De Bortoli et al. 2024 (Schrödinger Bridge Flow).
     """
-    single = generator if isinstance(generator, torch.Generator) else None
-    u = stratified_times(len(pairs.start), cutoff, 1 - cutoff, like=pairs.start, generator=single)
+    u = stratified_times(len(pairs.start), cutoff, 1 - cutoff, like=pairs.start, generator=generator)
     x = process.bridge(pairs.start, pairs.end, u).sample(generator)
     target = process.drift_to_end(x, pairs.end, u)
     error = drift(x, u, pairs.direction) - target
-    return (weight(u) * flat_sum(error**2)).mean() / pairs.start[0].numel()
+    return (expand_to(weight(u), error) * error**2).mean()

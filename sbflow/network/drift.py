@@ -17,8 +17,8 @@ class BridgeDrift(nn.Module):
     moments m, v of the start and end sets are measured on the data (per coordinate for vectors, per channel for
     images) and travel in the checkpoint.
 
-    This is the raw drift with weight 1, not the preconditioned end point: its regression target, of variance growing
-    like ε u / (1 − u), pins the end marginals, and measured best in the online loop.
+    This is the raw drift, not the preconditioned end point, which converged to a wrong coupling in the online loop. The
+    variance of its regression target grows like ε u / (1 − u); `relative_precision` weighs the loss accordingly.
 
     Args:
         network: backbone, called with (x, u, direction).
@@ -58,13 +58,15 @@ class BridgeDrift(nn.Module):
             self.variance[end] = variance.clamp_min(1e-4 * total)
         self.measured.fill_(True)
 
-    def relative_precision(self, u: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """Inverse variance of the regression target x_e − x_s − √(ε u / (1 − u)) Z over that at u = 0.
+    def relative_precision(self, u: Float[Tensor, " n"]) -> Float[Tensor, "n *statistics"]:
+        """Inverse variance of the regression target x_e − x_s − √(ε u / (1 − u)) Z, over its average at u = 0.
 
-        As a weight of the loss it keeps the few times near 1, where the target is all noise, from drowning the rest.
+        As a weight of the loss it keeps the times near 1, where the target is all noise, from drowning the rest, and
+        coordinates of large scale from drowning small ones.
         """
-        spread = self.variance.sum(0).mean()
-        return spread / (spread + self.epsilon * u / (1 - u))
+        spread = self.variance.sum(0)
+        w = u.reshape(-1, *(1,) * spread.ndim)
+        return spread.mean() / (spread + self.epsilon * w / (1 - w))
 
     def forward(
         self, x: Float[Tensor, "n *event"], u: Float[Tensor, " m"], direction: Int[Tensor, " n"]

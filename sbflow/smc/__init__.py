@@ -2,7 +2,7 @@
 
 from sbflow.smc.evidence import Evidence
 from sbflow.smc.guided import GuidedDenoising, WeightedKernel
-from sbflow.smc.particles import Field, Particles, SMCPath, effective_sample_size
+from sbflow.smc.particles import Field, Particles, SMCPath, effective_sample_size, log_mean_exp
 from sbflow.smc.resampling import Resampling, systematic
 from sbflow.smc.sampler import init, resample, sample, step
 
@@ -16,6 +16,7 @@ __all__ = [
     "WeightedKernel",
     "effective_sample_size",
     "init",
+    "log_mean_exp",
     "resample",
     "sample",
     "step",

@@ -87,6 +87,23 @@ class Evidence:
             seconds=seconds,
         )
 
+    @property
+    def warning(self) -> str | None:
+        """Why the estimate should not be trusted as it stands, or None.
+
+        A small standard error is no proof: runs that all miss the same mode agree with each other.
+        """
+        cure = "take more steps or particles, another whitening, or train the potential"
+        if len(self.log_z_replicates) > 1 and self.log_z_replicates.std() > 0.5:
+            return f"unreliable: log Z scatters by {self.log_z_replicates.std():.2g} between runs; {cure}"
+        if self.log_z_stderr > 0.5:
+            return f"unreliable: the standard error of log Z is {self.log_z_stderr:.2g}; {cure}"
+        if self.num_ancestors < min(20, self.num_particles):
+            return f"unreliable: only {self.num_ancestors} of the first particles have descendants; {cure}"
+        if not math.isfinite(self.log_z_stderr):
+            return "no standard error: take more particles or replicates"
+        return None
+
     def summary(self) -> dict[str, Any]:
         """Everything but the samples, as plain numbers and lists."""
         replicates = self.log_z_replicates
@@ -96,6 +113,7 @@ class Evidence:
             "log_z_stderr": self.log_z_stderr if math.isfinite(self.log_z_stderr) else None,
             "log_z_mean": float(replicates.mean()),
             "log_z_sd": float(replicates.std()) if len(replicates) > 1 else None,
+            "warning": self.warning,
             "ess": self.ess,
             "num_ancestors": self.num_ancestors,
             "num_steps": self.num_steps,

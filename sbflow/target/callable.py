@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,6 +22,8 @@ class CallableTarget(Target):
     Args:
         log_prob: maps points ``[n, d]`` to unnormalised log densities ``[n]``, differentiably.
         dim: dimension d, at least 1.
+        dtype: dtype that the function takes, where it takes only one (its data are in float64, say); points are cast
+            to it. None hands the points on as they are.
 
     Raises:
         ValueError: ``log_prob`` cannot be called or ``dim`` is below 1.
@@ -30,7 +33,7 @@ class CallableTarget(Target):
     tensor([[-2., -2.]])
     """
 
-    def __init__(self, log_prob: LogDensity, dim: int) -> None:
+    def __init__(self, log_prob: LogDensity, dim: int, *, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         if not callable(log_prob):
             raise ValueError(f"log_prob must be callable, got {log_prob!r}")
@@ -38,6 +41,7 @@ class CallableTarget(Target):
             raise ValueError(f"dim must be at least 1, got {dim}")
         self.dim = dim
         self.function = log_prob
+        self.dtype = dtype
 
     def log_prob(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """Log γ(x) in nats, in the dtype of x.
@@ -45,7 +49,7 @@ class CallableTarget(Target):
         Raises:
             ValueError: the function did not return one value per point.
         """
-        log_prob = self.function(x)
+        log_prob = self.function(x if self.dtype is None else x.to(self.dtype))
         if not isinstance(log_prob, Tensor) or log_prob.shape != x.shape[:1]:
             got = list(log_prob.shape) if isinstance(log_prob, Tensor) else type(log_prob).__name__
             raise ValueError(

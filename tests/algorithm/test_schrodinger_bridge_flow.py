@@ -287,7 +287,7 @@ def test_a_short_run_reaches_the_fixed_point_of_the_exact_loop_in_both_direction
         (x0, "forward", last.cross_forward, last.variance1, first.cross_forward),
         (x1, "backward", last.cross_backward, last.variance0, first.cross_backward),
     ):
-        made = module.translate(start, direction)
+        made = module.translate(start, direction, num_steps=num_steps)
         found = ((start - start.mean()) * (made - made.mean())).mean().item()
         # 10 %: over seeds the learned moments lay within 5 % of the exact loop's
         assert found == pytest.approx(cross, rel=0.1) and made.var().item() == pytest.approx(variance, rel=0.1)

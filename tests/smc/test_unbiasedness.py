@@ -149,12 +149,24 @@ def test_with_resampling_the_single_run_variance_errs_on_the_safe_side(ess_thres
     assert estimated.mean() < 10 * squared.mean()
 
 
-def test_error_bars_of_single_runs_cover_the_truth_as_often_as_they_say():
-    particles, _ = run(exact(GAUSSIAN), replicates=1000, n=200, num_steps=8, ess_threshold=0.3)
+def coverage(particles):
+    """Whether the 95 % interval of each single run covers the truth."""
     stderr = relative_variance(particles.log_weights, particles.ancestors).sqrt()
-    covered = ((particles.log_z - GAUSSIAN.log_z).abs() < 1.96 * stderr).double()
+    return ((particles.log_z - GAUSSIAN.log_z).abs() < 1.96 * stderr).double()
+
+
+def test_without_resampling_error_bars_cover_the_truth_as_often_as_they_say():
+    particles, path = run(exact(GAUSSIAN), replicates=1000, n=200, num_steps=8, ess_threshold=0.0)
+    assert not path.resampled.any()
     # 95 % of a normal; log Ẑ is biased by −σ²/2, a small share of σ here
-    assert_mean_close(covered, 0.95)
+    assert_mean_close(coverage(particles), 0.95)
+
+
+@pytest.mark.parametrize("ess_threshold", [0.9, 1.0])
+def test_with_resampling_error_bars_cover_the_truth_at_least_as_often_as_they_say(ess_threshold):
+    particles, path = run(exact(GAUSSIAN), replicates=1000, n=200, num_steps=8, ess_threshold=ess_threshold)
+    assert path.resampled.any()
+    assert coverage(particles).mean() > 0.95 - 5 * (0.95 * 0.05 / 1000) ** 0.5
 
 
 def test_the_linear_schedule_gives_the_same_constant():

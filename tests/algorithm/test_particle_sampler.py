@@ -234,3 +234,26 @@ def test_training_steadies_the_estimate():
         for trained in (True, False)
     }
     assert spread[True] < 0.5 * spread[False]
+
+
+def test_a_refinement_that_a_pilot_run_finds_worse_is_discarded():
+    module = sampler(num_particles=400)
+    module.whiten()
+    before = copy.deepcopy(module.drawing.state_dict())
+    # an average gone astray: a steep random field with an open gate
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.ema.module.parameters():
+        parameter.copy_(3 * torch.randn(parameter.shape, generator=generator))
+    with pytest.warns(UserWarning, match="discarded"):
+        module._hand_over()
+    assert not module.trained
+    assert same(module.drawing.state_dict(), before)
+
+
+def test_a_refinement_that_is_no_worse_is_kept():
+    module = sampler(num_particles=400)
+    module.whiten()
+    # at initialisation the guide is the naive potential itself
+    module._hand_over()
+    assert module.trained
+    assert same(module.drawing.state_dict(), module.ema.module.state_dict())

@@ -227,7 +227,7 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
     def _hand_over(self) -> None:
         """Keep the average as the guide that draws, if a pilot run finds it better than the one before."""
         before, after = self._pilot(self._best_potential()), self._pilot(self.potential(self.ema.module.eval()))
-        # both estimates of Z are unbiased, so the higher one is missing less; neither candidate judges itself
+        # both estimates of Z are unbiased, so the higher one is missing less: it is the reference for both
         reference = max(float(log_mean_exp(before)), float(log_mean_exp(after)))
         errors = [float(((log_z - reference) ** 2).mean()) for log_z in (before, after)]
         if errors[1] <= errors[0]:
@@ -243,7 +243,9 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
 
     def _pilot(self, potential: Potential) -> Float[Tensor, " r"]:
         """Estimates of log Z from a few runs; minus infinity where a run broke down."""
-        generator = seeded_generator(0, device=self.device)
+        # a second key, apart from every seed of `estimate`: were the guide chosen on the draws that are then reported,
+        # their Ẑ would be biased; the same for both candidates, so that they differ by their guides alone
+        generator = seeded_generator(int(self.ema.n_averaged), 1, device=self.device)
         num_particles = min(self.num_particles, PILOT_PARTICLES)
         try:
             return self._sample(potential, PILOT_RUNS, num_particles, self.num_steps, generator)[0].log_z

@@ -257,3 +257,12 @@ def test_a_refinement_that_is_no_worse_is_kept():
     module._hand_over()
     assert module.trained
     assert same(module.drawing.state_dict(), module.ema.module.state_dict())
+
+
+def test_the_pilot_run_shares_no_draws_with_an_estimate():
+    module = sampler(num_particles=30)
+    module.whiten()
+    pilot = module._pilot(module.potential(None))
+    for seed in range(5):
+        drawn = module.estimate(replicates=len(pilot), seed=seed, trained=False).log_z_replicates
+        assert not torch.isclose(drawn, pilot).any()

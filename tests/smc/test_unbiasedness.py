@@ -146,7 +146,6 @@ def test_with_resampling_the_single_run_variance_errs_on_the_safe_side(ess_thres
     assert path.resampled.any()
     stderr = squared.std() / len(squared) ** 0.5
     assert estimated.mean() > squared.mean() - 5 * stderr
-    assert estimated.mean() < 10 * squared.mean()
 
 
 def coverage(particles):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sbflow.algorithm import ParticleDenoisingDiffusionSampler, SchrodingerBridgeFlow
+    from sbflow.command.export import load
     from sbflow.notebook import estimate_log_z, fit_bridge
     from sbflow.smc import Evidence
 
@@ -15,6 +16,7 @@ __all__ = [
     "__version__",
     "estimate_log_z",
     "fit_bridge",
+    "load",
 ]
 
 __version__ = "0.1.0"
@@ -25,6 +27,7 @@ _HOMES = {
     "SchrodingerBridgeFlow": "sbflow.algorithm",
     "estimate_log_z": "sbflow.notebook",
     "fit_bridge": "sbflow.notebook",
+    "load": "sbflow.command.export",
 }
 
 

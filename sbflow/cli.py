@@ -11,10 +11,11 @@ from typing import Any
 __all__ = ["COMMANDS", "config_dir", "main"]
 
 COMMANDS = {
-    "train": "train an algorithm; without arguments, translate rendered digits into letters",
+    "train": "train an algorithm (without arguments, digits into letters), or go on with a run: resume=RUN",
     "sample": "estimate log Z and draw weighted samples: checkpoint=RUN, or target=… for the untrained sampler",
-    "translate": "translate a folder of images: checkpoint=RUN input=DIR output=DIR",
-    "evaluate": "measure a trained run again: checkpoint=RUN",
+    "translate": "translate images: checkpoint=RUN input=DIR output=DIR",
+    "evaluate": "measure a trained run again, or compare the runs of a sweep: checkpoint=RUN",
+    "export": "write a trained model as files that travel: checkpoint=RUN output=DIR",
 }
 
 
@@ -39,6 +40,11 @@ def main() -> None:
     sys.argv[1:] = [_additive(name, argument) for argument in sys.argv[1:]]
     # otherwise Hydra prints several lines of its own and leaves with 1
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # part of the default name of a run folder: two runs may start in the same microsecond
+    os.environ["SBFLOW_PROCESS"] = str(os.getpid())
+    if any(argument.startswith("resume=") for argument in sys.argv[1:]):
+        # the run that is continued has its folder; Hydra is to make none
+        sys.argv.append("hydra.run.dir=.")
     _report(name, lambda: _run(name))
 
 
@@ -74,19 +80,36 @@ def _report(name: str, run: Callable[[], Any]) -> Any:
 
     try:
         return run()
-    except (HydraException, OmegaConfBaseException, ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("SBFLOW_TRACEBACK"):
             raise
-        _fail(_one_line(name, error))
+        _fail(_one_line(name, error), 1 if _is_fault(error) else 2)
     except KeyboardInterrupt:
         print("sbflow: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _is_fault(error: BaseException) -> bool:
+    """A failure of the machine (full disk, lost connection), not of what the user wrote."""
+    from hydra.errors import HydraException
+
+    mendable = (
+        HydraException,
+        FileNotFoundError,
+        FileExistsError,
+        NotADirectoryError,
+        IsADirectoryError,
+        PermissionError,
+    )
+    return isinstance(error, OSError) and not isinstance(error, mendable)
 
 
 def _one_line(name: str, error: BaseException) -> str:
     # Hydra wraps what a constructor raised; the cause is what the user can mend
     cause = error.__cause__ if type(error).__name__ == "InstantiationException" and error.__cause__ else error
     key = re.search(r"full_key: (\S+)", str(error))
+    if isinstance(cause, OSError) and cause.strerror:
+        cause = f"{cause.strerror}: {cause.filename}" if cause.filename else cause.strerror
     text = re.split(r"Config search path:|\n\s*full_key|\n\s*object_type", str(cause))[0]
     text = re.sub(r"\s+", " ", text).strip()
     unknown = re.match(r"Could not override '(\w+)'", text)
@@ -109,9 +132,9 @@ def _unknown(key: str, name: str) -> str:
     return f"{key} is not an option of sbflow {name}; allowed: {', '.join(_options(name))}"
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, code: int = 2) -> None:
     print(f"sbflow: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _usage() -> str:

@@ -43,6 +43,19 @@ TINY_GLYPHS = (
     "metric.num_steps=2",
     "figure.num_images=4",
 )
+TINY_BRIDGE = (
+    "experiment=sbf_gaussian",
+    "network.hidden=[8]",
+    "data.dim=2",
+    "data.num_samples=300",
+    "data.batch_size=16",
+    "algorithm.pretrain_steps=8",
+    "algorithm.finetune_steps=6",
+    "algorithm.num_steps=2",
+    "metric.num_samples=60",
+    "metric.num_steps=2",
+    "figure.num_samples=20",
+)
 TINY_PARTICLES = (
     "algorithm.updates_per_refinement=4",
     "data.refresh_every=2",

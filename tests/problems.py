@@ -146,6 +146,34 @@ def projected_drift(coupling: GaussianCoupling, epsilon: float, x: Tensor, t: Te
     return coupling.mean1 - coupling.mean0 + torch.einsum("nij,nj->ni", slope, centred)
 
 
+class LinearDrift(torch.nn.Module):
+    """Markovian projections of a coupling in both directions: the network that bridge matching would end with."""
+
+    def __init__(self, coupling: GaussianCoupling, epsilon: float) -> None:
+        super().__init__()
+        self.couplings = coupling, coupling.reversed()
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor, u: Tensor, direction: Tensor) -> Tensor:
+        u = u.double().expand(len(x))
+        both = [projected_drift(coupling, self.epsilon, x.double(), u) for coupling in self.couplings]
+        return torch.where(direction[:, None] == 0, *both).to(x.dtype)
+
+
+def scalar_coupling(variance0: float, variance1: float, cross: float) -> GaussianCoupling:
+    """A centred coupling on the line."""
+    zero = torch.zeros(1, dtype=torch.float64)
+    return GaussianCoupling(zero, zero, *(torch.full((1, 1), v).double() for v in (variance0, variance1, cross)))
+
+
+def simulated_cross(coupling: GaussianCoupling, epsilon: float, num_steps: int) -> Tensor:
+    """Cov(X0, X̂1) of Euler–Maruyama with the Markovian projection: dG/dt = G A_tᵀ from G_0 = S0, one exact IMF step."""
+    gain = coupling.cov0
+    for t in torch.arange(num_steps, dtype=torch.float64) / num_steps:
+        gain = gain + gain @ projected_slope(coupling, epsilon, t[None])[0].T / num_steps
+    return gain
+
+
 class Scalars(NamedTuple):
     """Variances of start and end of the training pairs of one direction, and their covariance."""
 

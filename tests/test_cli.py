@@ -86,7 +86,8 @@ def test_translate_writes_one_image_per_input_whatever_the_batch(glyph_run, imag
     for name in names:
         first, second = ((tmp_path / f"out{b}" / name).read_bytes() for b in (1, 3))
         assert first == second
-        assert Image.open(tmp_path / "out1" / name).size == (16, 16)
+        source = next(file for file in images.rglob("*") if file.stem == name.split("/")[-1][:-4])
+        assert Image.open(tmp_path / "out1" / name).size == Image.open(source).size
     assert sorted(str(f.relative_to(output)) for f in output.rglob("*") if f.is_file()) == names
 
 
@@ -99,15 +100,6 @@ def test_translate_keeps_inputs_apart_that_share_a_stem(glyph_run, images, tmp_p
     )
     names = sorted(str(file.relative_to(output)) for file in output.rglob("*") if file.is_file())
     assert names == ["colour.png", "deeper/grey.png", "grey.bmp.png", "grey.png.png"]
-
-
-@pytest.mark.parametrize(("option", "message"), [("batch_size=0", "batch_size"), ("output=in/out", "outside input")])
-def test_translate_refuses_what_would_lose_or_repeat_images(images, tmp_path, monkeypatch, option, message, capsys):
-    monkeypatch.chdir(tmp_path)
-    arguments = ["checkpoint=x", "input=in", "output=o", option]
-    result = sbflow("translate", *arguments[: 2 if "output" in option else 3], option, capsys=capsys)
-    assert result.code == 2
-    assert message in result.err
 
 
 @pytest.mark.slow
@@ -195,65 +187,6 @@ def test_help_does_not_import_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-BAD = {
-    ("bogus",): "choose from train",
-    ("train", "foo=1"): "foo is not an option of sbflow train; allowed: algorithm",
-    ("train", "experiment=nope"): "pdds_funnel",
-    ("train", "data=nope"): "glyphs",
-    ("train", "algorithm.foo=1"): "algorithm.foo is not an option of SchrodingerBridgeFlow; allowed: cutoff",
-    ("train", "data.batchsize=1"): "batch_size",
-    ("train", "trainer.foo=1"): "trainer.foo",
-    ("train", "process.epsilon=-1.0"): "epsilon must be positive",
-    ("train", "process.epsilon=big"): "process.epsilon must be float",
-    ("train", "algorithm.num_steps=abc"): "algorithm.num_steps must be int",
-    ("train", "algorithm.num_steps=0"): "num_steps must be at least 1",
-    ("train", "algorithm.pretrain_steps=0"): "pretrain_steps >= 1",
-    ("train", "algorithm.ema_decay=1.5"): "ema_decay must lie in [0, 1)",
-    ("train", "data.batch_size=0"): "batch_size must be at least 1",
-    ("train", "seed=x"): "seed must be int",
-    ("train", "experiment=pdds_funnel", "algorithm.coefficient=best"): "'tweedie'",
-    ("train", "experiment=pdds_funnel", "algorithm.ess_threshold=2.0"): "ess_threshold must lie in [0, 1]",
-    ("train", "trainer.max_steps=3"): "trainer.max_steps is set by sbflow",
-    ("train", "process.schedule=linear"): "process.schedule is not an option of Brownian",
-    ("train", "experiment=pdds_funnel", "process.schedule=linear"): "wrong kind",
-    ("train", "network.multipliers=2"): "wrong kind",
-    ("train", "algoritm.num_steps=3"): "algoritm is not an option of sbflow train; allowed: algorithm",
-    ("train", "seed=-1"): "seed must be at least 0",
-    ("sample", "target=gaussian", "seed=-1"): "seed must be at least 0",
-    ("sample", "target=gaussian", "data.size=3"): "data is not an option of sbflow sample",
-    ("sample", "checkpoint=nowhere", "algorithm.num_steps=7"): "algorithm.num_steps cannot be changed",
-    ("sample", "checkpoint=nowhere", "whitening=standard"): "whitening cannot be changed",
-    ("sample", "checkpoint=3"): "checkpoint must be str or null",
-    ("evaluate", "checkpoint=3"): "checkpoint must be str",
-    ("evaluate", "checkpoint=x", "metric.num_steps=3"): "metric is not an option of sbflow evaluate",
-    ("sample",): "checkpoint=RUN",
-    ("sample", "target=sonar", "checkpoint=x"): "either",
-    ("sample", "target=nope"): "sonar",
-    ("sample", "checkpoint=nowhere"): "nowhere",
-    ("sample", "target=gaussian", "num_steps=0"): "num_steps must be at least 1",
-    ("sample", "target=gaussian", "num_particles=0"): "num_particles must be at least 1",
-    ("sample", "target=gaussian", "num_particles=many"): "num_particles must be int or null",
-    ("sample", "target=gaussian", "replicates=0"): "replicates must be at least 1",
-    ("sample", "target=mixture_2d"): "use whitening=standard",
-    ("sample", "target=gaussian", "whitening=nope"): "laplace",
-    ("translate",): "checkpoint",
-    ("translate", "checkpoint=nowhere", "input=.", "output=o"): "holds no image",
-    ("translate", "checkpoint=nowhere", "input=nowhere", "output=o"): "not a folder",
-    ("translate", "checkpoint=x", "input=a", "output=b", "direction=left"): "'forward' or 'backward'",
-    ("evaluate",): "checkpoint",
-    ("evaluate", "checkpoint=nowhere"): "nowhere",
-}
-
-
-@pytest.mark.parametrize("arguments", BAD, ids=" ".join)
-def test_bad_input_is_one_line_that_says_what_is_allowed(arguments, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    result = sbflow(*arguments, capsys=capsys)
-    assert result.code == 2
-    assert BAD[arguments] in result.err
-    assert len(result.err.strip().splitlines()) == 1
 
 
 def test_missing_data_names_the_variable_and_the_source(tmp_path, monkeypatch, capsys):

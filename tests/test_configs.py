@@ -12,9 +12,15 @@ from sbflow.cli import COMMANDS, config_dir
 from sbflow.command.build import build, check_options
 
 CONFIGS = config_dir()
-PARTS = sorted(file for file in CONFIGS.glob("*/*.yaml") if file.parent.name not in ("experiment", "trainer"))
+PARTS = sorted(file for file in CONFIGS.glob("*/*.yaml") if file.parent.name not in ("experiment", "trainer", "logger"))
 EXPERIMENTS = sorted(file.stem for file in (CONFIGS / "experiment").glob("*.yaml"))
-NEEDS_DATA = {"sonar": "bayes/sonar.csv", "ionosphere": "bayes/ionosphere.csv", "mnist_letters": "letters"}
+NEEDS_DATA = {
+    "sonar": "bayes/sonar.csv",
+    "ionosphere": "bayes/ionosphere.csv",
+    "mnist_letters": "letters",
+    "brownian": "bayes/brownian_missing_middle.csv",
+    "lgcp": "bayes/finnish_pines.csv",
+}
 
 
 def composed(command, *overrides):
@@ -71,7 +77,11 @@ def test_an_experiment_instantiates_whole(name):
     assert instantiate(config.data, _convert_="all").train_dataloader is not None
 
 
-@pytest.mark.parametrize("target", sorted(file.stem for file in (CONFIGS / "target").glob("*.yaml")))
+@pytest.mark.parametrize(
+    # a target of the user's own is complete only with the user's function
+    "target",
+    sorted(file.stem for file in (CONFIGS / "target").glob("*.yaml") if "???" not in file.read_text()),
+)
 def test_a_target_instantiates(target):
     needs(target)
     assert build(composed("sample", f"target={target}"), "target").dim >= 1

@@ -44,6 +44,34 @@ def test_estimate_log_z_of_a_skewed_density_lies_within_its_error():
     assert ((mean - digamma).abs() < 5 * stderr).all()
 
 
+@pytest.mark.parametrize(
+    "whitening", ["laplace", "standard", "isotropic", "mean_field", "low_rank", "full_rank", "pilot"]
+)
+@pytest.mark.parametrize("method", ["pdds", "smc"])
+def test_every_method_and_whitening_finds_the_constant(method, whitening):
+    evidence = sbflow.estimate_log_z(skewed, dim=3, method=method, whitening=whitening, num_particles=1000)
+    assert abs(evidence.log_z - 3 * math.log(2.0)) < 5 * evidence.log_z_stderr + 1e-3
+    assert evidence.whitening_cost.density > 0 and evidence.cost.gradient > 0
+
+
+def test_bounded_parameters_come_back_by_name_and_within_their_bounds():
+    # tau ~ Gamma(3, 1), p ~ Dirichlet(1, 2, 3) up to their constants Γ(3) = 2 and Γ(2) Γ(3) / Γ(6) = 1 / 60
+    def log_prob(x):
+        return 2 * x["tau"].log() - x["tau"] + x["p"][:, 1].log() + 2 * x["p"][:, 2].log()
+
+    evidence = sbflow.estimate_log_z(log_prob, constraints={"tau": "positive", "p": "simplex(3)"}, replicates=5)
+    assert abs(evidence.log_z - math.log(2 / 60)) < 5 * evidence.log_z_stderr
+    tau, p = (evidence.equally_weighted()[name].flatten(0, 1) for name in ("tau", "p"))
+    assert (tau > 0).all() and torch.allclose(p.sum(1), torch.ones(len(p)))
+    assert abs(tau.mean() - 3) < 0.1
+    assert torch.allclose(p.mean(0), torch.tensor([1.0, 2.0, 3.0]) / 6, atol=0.02)
+
+
+def test_annealing_takes_no_training():
+    with pytest.raises(ValueError, match="refinements must be 0 with method='smc'"):
+        sbflow.estimate_log_z(skewed, dim=3, method="smc", refinements=1)
+
+
 @pytest.mark.slow
 def test_training_lowers_the_error_of_the_estimate():
     untrained = sbflow.estimate_log_z(skewed, dim=3, num_steps=6, replicates=20)
@@ -146,6 +174,22 @@ def test_fit_bridge_repeats_with_its_seed_and_takes_unequal_sets():
 def test_fit_bridge_names_bad_samples(x0, x1, message):
     with pytest.raises(ValueError, match=message):
         sbflow.fit_bridge(x0, x1, pretrain_steps=1, finetune_steps=0)
+
+
+def test_fit_bridge_chooses_epsilon_in_the_units_of_the_data():
+    x0, x1 = gaussian_pair(200, 0)
+    options = {"pretrain_steps": 1, "finetune_steps": 0}
+    one, ten = (sbflow.fit_bridge(c * x0, c * x1, **options).process.epsilon for c in (1, 10))
+    assert ten == pytest.approx(100 * one, rel=1e-4)
+    assert sbflow.fit_bridge(x0, x1, epsilon=0.3, **options).process.epsilon == 0.3
+
+
+def test_fit_bridge_takes_any_coupling_by_name():
+    x0, x1 = gaussian_pair(50, 0)
+    options = {"pretrain_steps": 2, "finetune_steps": 2, "num_steps": 2, "batch_size": 8}
+    for coupling in ("online", "buffer", "minibatch_ot"):
+        flow = sbflow.fit_bridge(x0, x1, coupling=coupling, **options)
+        assert flow.translate(x0, num_steps=2).isfinite().all()
 
 
 def test_translate_names_a_bad_argument():

@@ -1,14 +1,57 @@
 """The exponential moving average that both algorithms simulate with."""
 
+from copy import deepcopy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["averaged"]
+__all__ = ["Average", "averaged"]
 
 
-def averaged(module: nn.Module, decay: float) -> AveragedModel:
-    """Copy a module into a running average of its weights; a submodule, so that checkpoints carry it.
+class Average(nn.Module):
+    """Running average of a module's weights; its buffers follow the module. A submodule, so that checkpoints carry it.
+
+    Attributes:
+        module: the averaged copy, which takes no gradient.
+        n_averaged: number of updates.
+
+    Args:
+        module: the module that is trained.
+        decay: in [0, 1); 0 copies the latest weights.
+    """
+
+    n_averaged: Tensor
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.module = deepcopy(module).requires_grad_(False)
+        self.decay = decay
+        self.register_buffer("n_averaged", torch.zeros((), dtype=torch.long))
+        # the count again, to be read without waiting for the device; None where the buffer knows better
+        self._count: int | None = 0
+
+    @torch.no_grad()
+    def update_parameters(self, module: nn.Module) -> None:
+        """Move the average to the module's weights, by 1 − min(decay, (k + 1) / (k + 10)) after k updates."""
+        k = int(self.n_averaged) if self._count is None else self._count
+        ours, theirs = list(self.module.parameters()), [p.detach() for p in module.parameters()]
+        if k == 0:
+            torch._foreach_copy_(ours, theirs)
+        else:
+            torch._foreach_lerp_(ours, theirs, 1 - min(self.decay, (k + 1) / (k + 10)))
+        for mine, other in zip(self.module.buffers(), module.buffers(), strict=True):
+            mine.copy_(other)
+        self._count = k + 1
+        self.n_averaged += 1
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._count = None
+
+
+def averaged(module: nn.Module, decay: float) -> Average:
+    """Copy a module into a running average of its weights.
 
     The decay warms up as min(decay, (k + 1) / (k + 10)) after k updates: without it the first rollouts would use
     initial weights.
@@ -22,11 +65,4 @@ def averaged(module: nn.Module, decay: float) -> AveragedModel:
     """
     if not 0 <= decay < 1:
         raise ValueError(f"ema_decay must lie in [0, 1), got {decay}")
-
-    def update(average: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
-        k = int(num_averaged)
-        torch._foreach_lerp_(average, current, 1 - min(decay, (k + 1) / (k + 10)))
-
-    model = AveragedModel(module, multi_avg_fn=update)
-    # `torch.no_grad` in AveragedModel does not keep an optimiser from taking the copies
-    return model.requires_grad_(False)
+    return Average(module, decay)

@@ -2,37 +2,43 @@
 
 import copy
 import math
-import time
 import warnings
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from lightning import LightningModule
 from torch import Tensor, nn
 
 from sbflow.algorithm.ema import averaged
+from sbflow.algorithm.evidence_sampler import Draw, EvidenceSampler
+from sbflow.algorithm.particle_scheme import LADDER_STREAM, Moves, ParticleScheme, TimeGrid, markov_moves
+from sbflow.algorithm.pool import LossName, Pool, score_matching
 from sbflow.integrator import Coefficient
-from sbflow.loss import novel_score_matching, stratified_times
-from sbflow.potential import Guide, NaivePotential, NeuralPotential, Potential
-from sbflow.process import OrnsteinUhlenbeck, uniform_times
-from sbflow.smc import Evidence, GuidedDenoising, Particles, SMCPath, log_mean_exp, sample, systematic
-from sbflow.target import CountingTarget, Target
+from sbflow.loss import ScoreMatching
+from sbflow.potential import Guide, NeuralPotential, Potential
+from sbflow.process import OrnsteinUhlenbeck
+from sbflow.smc import GuidedDenoising, Hmc, Ladder, SamplingError, Scheme, log_mean_exp
+from sbflow.smc.bound import upper_bounds
+from sbflow.target import Target
 from sbflow.tensor import seeded_generator
-from sbflow.whitening import Whitened, Whitening
+from sbflow.whitening import Whitening
 
 __all__ = ["ParticleDenoisingDiffusionSampler"]
 
+CHECKPOINT_KEY = "particle_denoising_diffusion_sampler"
 PILOT_RUNS = 10
 PILOT_PARTICLES = 2000
+NEGLIGIBLE = 1e-4  # nats
+# last keys of the random streams; a key that ends in 0 would hash as if the 0 were not there
+HAND_OVER_STREAM, TRAINING_STREAM, POOL_STREAM, BOUND_STREAM = 1, 5, 6, 7
 
 
-class ParticleDenoisingDiffusionSampler(LightningModule):
+class ParticleDenoisingDiffusionSampler(EvidenceSampler):
     """Samples an unnormalised density and estimates its normalising constant Z (PDDS).
 
     Every refinement draws particles with the best guide so far (at first with the naive potential), fits the potential
-    to them by novel score matching, and hands its average on if a pilot run finds it better. Ẑ is unbiased whatever
-    was learned, but its spread is not bounded: a potential that was fitted badly where particles are rare can be worse
+    to them by score matching, and hands its average on if a pilot run finds it better. Ẑ is unbiased whatever was
+    learned, but its spread is not bounded: a potential that was fitted badly where particles are rare can be worse
     than none, and is then discarded.
 
     Args:
@@ -47,12 +53,23 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
         batch_size: noised particles per optimiser step.
         learning_rate: peak rate of each refinement.
         ema_decay: decay of the average that samples.
-        ess_threshold: resample below this share of the particles.
+        loss: score matching loss, by name or as a function of that signature.
+        ess_threshold: resample below this share of the particles; 0 never, 1 always.
+        resampling: resampling scheme.
         coefficient: mean of the proposal, see `sbflow.integrator.kernel.guidance_coefficient`.
+        moves: Markov moves at every level, ``"mala"``, ``"hmc"`` or made elsewhere; a pilot run tunes their steps.
+        num_moves: moves per level, where they are given by name.
+        waste_free: keep every state of the chains of moves; ``num_particles`` must be a multiple of ``num_moves`` + 1.
+        time_grid: ``"uniform"``, or ``"adaptive"`` by a pilot run; then frozen.
+        tempering: conditional effective sample size, as a share, between the exponents that temper the first weight;
+            None does not temper. Needs moves.
+        chunk_size: points per call of the density, where memory is short; None for all at once.
 
     References:
         Phillips, Dau, Hutchinson, De Bortoli, Deligiannidis, Doucet, "Particle Denoising Diffusion Sampler", 2024.
     """
+
+    trained: Tensor
 
     def __init__(
         self,
@@ -68,29 +85,41 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
         batch_size: int = 300,
         learning_rate: float = 1e-3,
         ema_decay: float = 0.999,
+        loss: LossName | ScoreMatching = "fisher",
         ess_threshold: float = 0.3,
+        resampling: Scheme = "systematic",
         coefficient: Coefficient = "exponential",
+        moves: Moves | Hmc | None = None,
+        num_moves: int = 1,
+        waste_free: bool = False,
+        time_grid: TimeGrid = "uniform",
+        tempering: float | None = None,
+        chunk_size: int | None = None,
     ) -> None:
-        super().__init__()
-        for name, value in (("num_particles", num_particles), ("batch_size", batch_size), ("num_steps", num_steps)):
+        super().__init__(target, whitening, num_particles)
+        for name, value in (("batch_size", batch_size), ("num_steps", num_steps)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if refinements < 0 or updates_per_refinement < 1:
             raise ValueError(
                 f"need refinements >= 0 and updates_per_refinement >= 1, got {refinements} and {updates_per_refinement}"
             )
-        if not 0 <= ess_threshold <= 1:
-            raise ValueError(f"ess_threshold must lie in [0, 1], got {ess_threshold}")
         if not learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {learning_rate}")
         # refuses a process or coefficient that it cannot use, before anything is trained
         GuidedDenoising(process, Potential(), coefficient)
-        self.pool: tuple[Tensor, Tensor] | None = None
-        self.target = CountingTarget(target)
-        self.whitening = whitening
+        process.noise_level(torch.ones(()))
+        self.scheme = ParticleScheme(
+            resampling=resampling,
+            ess_threshold=ess_threshold,
+            moves=markov_moves(moves, num_moves=num_moves, waste_free=waste_free),
+            time_grid=time_grid,
+            tempering=tempering,
+            chunk_size=chunk_size,
+        )
         self.process = process
-        self.affine = whitening.empty(target.dim)
-        self.register_buffer("whitened", torch.tensor(False))
+        self.coefficient = coefficient
+        self.loss = score_matching(loss)
         self.guide = Guide(network) if network is not None else None
         if self.guide is not None:
             self.ema = averaged(self.guide, ema_decay)
@@ -98,13 +127,13 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
             self.drawing = copy.deepcopy(self.ema.module)
         self.register_buffer("trained", torch.tensor(False))
         self.num_steps = num_steps
-        self.num_particles = num_particles
         self.refinements = refinements
         self.updates_per_refinement = updates_per_refinement
         self.batch_size = batch_size
         self.learning_rate = learning_rate
-        self.ess_threshold = ess_threshold
-        self.coefficient = coefficient
+        self.pool: Pool | None = None
+        self.pool_step = 0
+        self.stream: int | None = None
 
     @property
     def max_steps(self) -> int:
@@ -114,91 +143,72 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
     @property
     def stage(self) -> str:
         """The refinement that the next training step belongs to, counted from 1."""
-        done = min(self.global_step // self.updates_per_refinement, self.refinements - 1)
-        return f"refinement_{done + 1}"
-
-    def whiten(self) -> None:
-        """Fit the reference law, unless that was done or a checkpoint brought it."""
-        if not self.whitened:
-            self.affine = self.whitening.fit(self.target).to(self.whitened.device)
-            self.whitened.fill_(True)
+        return f"refinement_{1 + min(self.global_step // self.updates_per_refinement, self.refinements - 1)}"
 
     def potential(self, guide: Guide | None) -> Potential:
         """Potential in whitened coordinates: with a guide, or the naive one."""
-        naive = NaivePotential(Whitened(self.target, self.affine), self.process)
+        naive = self.naive(self.process)
         return naive if guide is None else NeuralPotential(naive, guide)
 
-    @torch.no_grad()
-    def estimate(
-        self,
-        *,
-        num_particles: int | None = None,
-        num_steps: int | None = None,
-        replicates: int = 1,
-        seed: int = 0,
-        trained: bool = True,
-    ) -> Evidence:
-        """Estimate log Z and draw weighted samples.
+    def prepare(self, num_steps: int | None = None, *, trained: bool = True) -> None:
+        """Tune the time grid and the moves by a pilot run, unless that was done."""
+        key = self._key(num_steps, trained)
+        if key not in self.scheme.ladders:
+            with self.counted(self.training_evaluations):
+                self.scheme.ladders[key] = self._tuned(self._potential(key[1]), key[0])
 
-        Args:
-            num_particles: particles of each run; by default those of training.
-            num_steps: steps of the sampler; by default those of training. A trained guide serves any number.
-            replicates: independent runs, in one sweep.
-            seed: seed of all randomness.
-            trained: with the best guide of the refinements so far, if there is one; False takes the naive potential.
+    def draw(
+        self, like: Float[Tensor, "r n d"], generator: torch.Generator, *, num_steps: int | None, trained: bool
+    ) -> Draw:
+        """See `EvidenceSampler.draw`; a trained guide serves any number of steps."""
+        return self._run(self._potential(trained), like, self.scheme.ladders[self._key(num_steps, trained)], generator)
+
+    @torch.no_grad()
+    def upper_bound(
+        self, num_samples: int, *, num_steps: int | None = None, seed: int = 0, trained: bool = True
+    ) -> Float[Tensor, " n"]:
+        """Values whose mean is an upper bound of log Z, from exact samples; see `sbflow.smc.bound.upper_bounds`.
 
         Raises:
-            ValueError: a count below 1.
-            FloatingPointError: the density gave NaN, or no particle has weight.
+            NotImplementedError: the target has no exact sampler.
         """
-        num_particles = self.num_particles if num_particles is None else num_particles
-        for name, value in (("num_particles", num_particles), ("replicates", replicates)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
         self.whiten()
-        start, evaluations = time.perf_counter(), self.target.density_evaluations
-        particles, path = self._sample(
-            self._best_potential() if trained else self.potential(None),
-            replicates,
-            num_particles,
-            self.num_steps if num_steps is None else num_steps,
-            seeded_generator(seed, device=self.device),
-        )
-        samples = self.affine(particles.x.flatten(0, 1)).reshape(particles.x.shape)
-        return Evidence.from_run(
-            particles,
-            path,
-            samples,
-            evaluations=self.target.density_evaluations - evaluations,
-            seconds=time.perf_counter() - start,
-        )
+        self.prepare(num_steps, trained=trained)
+        times = self.scheme.ladders[self._key(num_steps, trained)].times
+        generator = seeded_generator(seed, BOUND_STREAM, device=self.device)
+        z = self.affine.inverse(self.target.sample(num_samples, generator=generator).to(self.like(1, 1)))
+        return upper_bounds(self._kernel(self._potential(trained)), z, times, generator=generator)
 
     def on_fit_start(self) -> None:
-        """Fit the whitening."""
+        """Fit the whitening; take the seed of the run, unless a checkpoint brought it."""
         self.whiten()
+        if self.stream is None:
+            self.stream = torch.initial_seed() % 2**31
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Begin a refinement where one is due; draw a fresh pool of particles then, and at the start of each epoch."""
+        """Begin a refinement where one is due; draw a fresh pool of particles then, and after each epoch's steps."""
         refinement, done = divmod(self.global_step, self.updates_per_refinement)
-        begins = done == 0 and refinement > 0
-        if begins:
+        if begins := done == 0 and refinement > 0:
             self.optimizers().optimizer.state.clear()
-        if begins or batch_idx == 0 or self.pool is None:
+        # counted in steps and not in epochs: a run may be resumed in the middle of one
+        if begins or self.pool is None or self.global_step - self.pool_step >= self.trainer.num_training_batches:
             self._refresh()
 
+    @torch.no_grad()
     def _refresh(self) -> None:
-        generator = seeded_generator(int(torch.randint(2**62, ())), device=self.device)
-        particles, path = self._sample(self._best_potential(), 1, self.num_particles, self.num_steps, generator)
-        chosen = systematic(particles.log_weights, generator)[0]
-        self.pool = particles.x[0, chosen], particles.field.grad_log_g[0, chosen]
+        generator = self._generator(POOL_STREAM)
+        self.prepare()
+        with self.counted(self.training_evaluations):
+            particles, path, _ = self.draw(self.like(1, self.num_particles), generator, num_steps=None, trained=True)
+        self.pool, self.pool_step = Pool.of(particles, generator), self.global_step
         self.log_dict({"train/log_z": path.log_z[-1, 0].float(), "train/ess": path.ess[-1, 0].float()})
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """One step of novel score matching on the pool."""
-        x0, grad_log_g0 = self.pool
-        chosen = torch.randint(len(x0), (self.batch_size,), device=x0.device)
-        t = stratified_times(self.batch_size, 1e-3, 1.0, like=x0)
-        loss = novel_score_matching(self.potential(self.guide), self.process, x0[chosen], grad_log_g0[chosen], t)
+        """One step of score matching on the pool."""
+        assert self.pool is not None
+        generator = self._generator(TRAINING_STREAM, batch_idx % self.trainer.accumulate_grad_batches)
+        with self.counted(self.training_evaluations):
+            loss = self.pool.loss(self.loss, self.potential(self.guide), self.process, self.batch_size, generator)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -207,7 +217,8 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
         super().optimizer_step(*args, **kwargs)
         self.ema.update_parameters(self.guide)
         if int(self.ema.n_averaged) % self.updates_per_refinement == 0:
-            self._hand_over()
+            with self.counted(self.training_evaluations):
+                self._hand_over()
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam with a half-cosine decay over each refinement, so that none of its steps idles."""
@@ -220,48 +231,68 @@ class ParticleDenoisingDiffusionSampler(LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _best_potential(self) -> Potential:
-        return self.potential(self.drawing.eval() if self.trained else None)
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what training needs to go on as if it had not stopped."""
+        pool = None if self.pool is None else tuple(self.pool)
+        checkpoint[CHECKPOINT_KEY] = {"stream": self.stream, "pool": pool, "pool_step": self.pool_step}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the pool and the seed of the run that was interrupted."""
+        state = checkpoint[CHECKPOINT_KEY]
+        self.stream, self.pool_step = state["stream"], state["pool_step"]
+        self.pool = None if state["pool"] is None else Pool(*(part.to(self.device) for part in state["pool"]))
 
     @torch.no_grad()
     def _hand_over(self) -> None:
         """Keep the average as the guide that draws, if a pilot run finds it better than the one before."""
-        before, after = self._pilot(self._best_potential()), self._pilot(self.potential(self.ema.module.eval()))
-        # both estimates of Z are unbiased, so the higher one is missing less: it is the reference for both
+        before, after = self._pilot(self._potential(True)), self._pilot(self.potential(self.ema.module.eval()))
+        # both estimates of Z are unbiased, so the higher one misses less: it is the reference for both
         reference = max(float(log_mean_exp(before)), float(log_mean_exp(after)))
         errors = [float(((log_z - reference) ** 2).mean()) for log_z in (before, after)]
-        if errors[1] <= errors[0]:
-            self.drawing.load_state_dict(self.ema.module.state_dict())
-            self.trained.fill_(True)
-        else:
-            rms = [error**0.5 for error in errors]
+        if errors[1] > max(errors[0], NEGLIGIBLE**2):
             warnings.warn(
-                f"{self.stage} was discarded: its pilot log Z scattered by {rms[1]:.3g}, before by {rms[0]:.3g}; "
-                "raise num_particles or num_steps, or lower learning_rate",
+                f"{self.stage} was discarded: its pilot log Z scattered by {errors[1] ** 0.5:.3g}, before by "
+                f"{errors[0] ** 0.5:.3g}; raise num_particles or num_steps, or lower learning_rate",
                 stacklevel=2,
             )
+            return
+        self.drawing.load_state_dict(self.ema.module.state_dict())
+        self.trained.fill_(True)
+        self.scheme.ladders = {key: ladder for key, ladder in self.scheme.ladders.items() if not key[1]}
 
     def _pilot(self, potential: Potential) -> Float[Tensor, " r"]:
         """Estimates of log Z from a few runs; minus infinity where a run broke down."""
-        # a second key, apart from every seed of `estimate`: were the guide chosen on the draws that are then reported,
-        # their Ẑ would be biased; the same for both candidates, so that they differ by their guides alone
-        generator = seeded_generator(int(self.ema.n_averaged), 1, device=self.device)
-        num_particles = min(self.num_particles, PILOT_PARTICLES)
+        # apart from every seed of `estimate`: were the guide chosen on the draws that are then reported, their Ẑ would
+        # be biased; the same for both candidates, so that they differ by their guides alone
+        generator = seeded_generator(int(self.ema.n_averaged), HAND_OVER_STREAM, device=self.device)
+        like = self.like(PILOT_RUNS, min(self.num_particles, PILOT_PARTICLES))
         try:
-            return self._sample(potential, PILOT_RUNS, num_particles, self.num_steps, generator)[0].log_z
-        except FloatingPointError:
+            ladder = self._tuned(potential, self.num_steps)
+            return self._run(potential, like, ladder, generator).particles.log_z
+        except SamplingError:
             return torch.full((PILOT_RUNS,), -torch.inf, dtype=torch.float64, device=self.device)
 
-    def _sample(
-        self, potential: Potential, replicates: int, num_particles: int, num_steps: int, generator: torch.Generator
-    ) -> tuple[Particles, SMCPath]:
-        like: Float[Tensor, "r n d"] = torch.empty(
-            replicates, num_particles, self.target.dim, dtype=self.dtype, device=self.device
-        )
-        return sample(
-            GuidedDenoising(self.process, potential, self.coefficient),
-            like,
-            uniform_times(num_steps, device=self.device).flip(0),
-            ess_threshold=self.ess_threshold,
-            generator=generator,
-        )
+    def _kernel(self, potential: Potential) -> GuidedDenoising:
+        return GuidedDenoising(self.process, potential, self.coefficient)
+
+    def _key(self, num_steps: int | None, trained: bool) -> tuple[int, bool]:
+        return num_steps or self.num_steps, trained and bool(self.trained)
+
+    def _potential(self, trained: bool) -> Potential:
+        """The best potential so far, or the naive one."""
+        return self.potential(self.drawing.eval() if trained and self.trained else None)
+
+    def _tuned(self, potential: Potential, num_steps: int) -> Ladder:
+        generator = seeded_generator(num_steps, LADDER_STREAM, device=self.device)
+        return self.scheme.tuned(self._kernel(potential), self.like(1, 1), num_steps, generator)
+
+    def _run(
+        self, potential: Potential, like: Float[Tensor, "r n d"], ladder: Ladder, generator: torch.Generator
+    ) -> Draw:
+        particles, path = self.scheme.run(self._kernel(potential), like, ladder, generator)
+        return Draw(particles, path, torch.stack([level.time for level in ladder.levels()]))
+
+    def _generator(self, stream: int, step: int = 0) -> torch.Generator:
+        """Source of the randomness of one training step, whatever was drawn before."""
+        assert self.stream is not None
+        return seeded_generator(self.stream, self.global_step, step, stream, device=self.device)

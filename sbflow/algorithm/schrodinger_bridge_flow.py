@@ -1,39 +1,49 @@
-"""Schrödinger Bridge Flow: bridge matching, then online finetuning of one bidirectional network."""
+"""Schrödinger Bridge Flow: bridge matching, then finetuning on pairs that the network simulates."""
 
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
-from lightning import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from sbflow.algorithm.diagnostics import consistency, energy_distance, generated, translations
 from sbflow.algorithm.ema import averaged
-from sbflow.integrator import euler_maruyama, simulate, solve_ode
-from sbflow.loss import Pairs, bidirectional_pairs, bridge_matching
+from sbflow.algorithm.guard import FiniteLoss, Inflation, stays_at_source
+from sbflow.algorithm.translation import DIRECTIONS, BridgeTranslation, Direction
+from sbflow.coupling import Coupling, CouplingName, Rollout, named_coupling
+from sbflow.integrator import time_grid
+from sbflow.loss import Pairs, bridge_matching
 from sbflow.network import BridgeDrift
-from sbflow.process import Brownian, uniform_times
-from sbflow.tensor import Generators, seeded_generator
+from sbflow.network.drift import Parametrisation, TwoNetworks
+from sbflow.process import Brownian
+from sbflow.tensor import randn_like, seeded_generator
 
 __all__ = ["Direction", "SchrodingerBridgeFlow"]
 
-Direction = Literal["forward", "backward"]
-DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
+TRIAL_STEPS = 100
+"""A stage 2 below this many steps is a trial run, which a guard does not refuse."""
 
 
-class SchrodingerBridgeFlow(LightningModule):
-    """Learns the Schrödinger bridge between two sets of samples (α-DSBM).
+class SchrodingerBridgeFlow(BridgeTranslation):
+    """Learns the Schrödinger bridge between two sets of samples.
 
-    Stage 1 is bridge matching on independent pairs. Stage 2 takes one optimiser step per fresh batch of pairs that
-    the network's own average simulates: the forward drift learns on (x̂0, x1) with x̂0 made backwards from real x1, the
-    backward drift on (x̂1, x0). The regression end point is always real data; the wrong pairing converges in silence to
-    another coupling.
+    Stage 1 is bridge matching on given pairs, stage 2 on pairs that the network's own average simulates; the two
+    couplings make it α-DSBM (the default), bridge matching alone, iterative DSBM or DSBM-IPF. The regression end point
+    is always real data; the wrong pairing converges in silence to another coupling.
+
+    The randomness of a training step is a function of one number, drawn when training begins and kept in checkpoints,
+    and of the step: a resumed run goes on exactly as the undisturbed one.
 
     Args:
         network: backbone with ``num_directions=2``, called with (x, u, direction).
         process: Brownian reference; its epsilon trades quality (large) for alignment (small).
         event_shape: shape of one sample.
+        coupling: pairs of stage 2, an object of `sbflow.coupling` or its name.
+        pretrain_coupling: pairs of stage 1.
+        parametrisation: what the network predicts, see `BridgeDrift`.
+        bidirectional: one network for both directions; False copies it into one for each.
         pretrain_steps: optimiser steps of stage 1.
         finetune_steps: optimiser steps of stage 2.
         num_steps: Euler–Maruyama steps of the rollouts in stage 2; `translate` has its own.
@@ -43,6 +53,8 @@ class SchrodingerBridgeFlow(LightningModule):
         weight_decay: of AdamW.
         ema_decay: decay of the average that makes the rollouts and translates.
         cutoff: training times lie in [cutoff, 1 − cutoff].
+        guard: what to do when stage 1 has not left the source: ``"refuse"`` stage 2 (a trial of fewer than 100 steps is
+            only warned of), ``"warn"``, or ``"off"``.
 
     References:
         De Bortoli, Korshunova, Mnih, Doucet, "Schrödinger Bridge Flow for Unpaired Data Translation", 2024.
@@ -54,6 +66,10 @@ class SchrodingerBridgeFlow(LightningModule):
         process: Brownian,
         event_shape: Sequence[int],
         *,
+        coupling: Coupling | CouplingName = "online",
+        pretrain_coupling: Coupling | CouplingName = "independent",
+        parametrisation: Parametrisation = "drift",
+        bidirectional: bool = True,
         pretrain_steps: int = 3000,
         finetune_steps: int = 1500,
         num_steps: int = 20,
@@ -63,6 +79,7 @@ class SchrodingerBridgeFlow(LightningModule):
         weight_decay: float = 0.0,
         ema_decay: float = 0.999,
         cutoff: float = 1e-3,
+        guard: Literal["refuse", "warn", "off"] = "refuse",
     ) -> None:
         super().__init__()
         if pretrain_steps < 1 or finetune_steps < 0:
@@ -76,9 +93,16 @@ class SchrodingerBridgeFlow(LightningModule):
                 raise ValueError(f"{name} must be positive, got {rate}")
         if not 0 < cutoff < 0.5:
             raise ValueError(f"cutoff must lie in (0, 0.5), got {cutoff}")
+        if guard not in ("refuse", "warn", "off"):
+            raise ValueError(f"guard must be 'refuse', 'warn' or 'off', got {guard!r}")
+        self.coupling = named_coupling(coupling, "coupling")
+        self.pretrain_coupling = named_coupling(pretrain_coupling, "pretrain_coupling")
+        if self.pretrain_coupling.simulates:
+            raise ValueError("pretrain_coupling must not simulate the network, which knows no way yet")
         self.process = process
         self.event_shape = tuple(event_shape)
-        self.drift = BridgeDrift(network, event_shape, process.epsilon)
+        backbone = network if bidirectional else TwoNetworks(network)
+        self.drift = BridgeDrift(backbone, event_shape, process.epsilon, parametrisation=parametrisation)
         self.ema = averaged(self.drift, ema_decay)
         self.pretrain_steps = pretrain_steps
         self.finetune_steps = finetune_steps
@@ -88,6 +112,11 @@ class SchrodingerBridgeFlow(LightningModule):
         self.finetune_learning_rate = finetune_learning_rate
         self.weight_decay = weight_decay
         self.cutoff = cutoff
+        self.guard = guard
+        self._stream: int | None = None
+        self._micro = (-1, 0)
+        self._finite = FiniteLoss()
+        self._inflation = Inflation()
 
     @property
     def max_steps(self) -> int:
@@ -99,74 +128,59 @@ class SchrodingerBridgeFlow(LightningModule):
         """The stage that the next training step belongs to."""
         return "pretrain" if self.global_step < self.pretrain_steps else "finetune"
 
-    def translate(
-        self,
-        x: Float[Tensor, "n *event"],
-        direction: Direction = "forward",
-        *,
-        num_steps: int = 30,
-        last_noise: bool | None = None,
-        seed: int | None = None,
-        generator: Generators = None,
-    ) -> Float[Tensor, "n *event"]:
-        """Carry samples to the other end with the averaged network.
-
-        Args:
-            x: samples of π₀ (forward) or π₁ (backward).
-            direction: ``"forward"`` from x0 to x1, ``"backward"`` from x1 to x0.
-            num_steps: Euler–Maruyama steps; more than in training's rollouts costs little here and helps.
-            last_noise: by default as in training.
-            seed: seed of the noise; the global stream by default.
-            generator: source of the noise, instead of ``seed``.
-
-        Raises:
-            ValueError: unknown direction, wrong event shape or ``num_steps`` below 1.
-        """
-        if direction not in DIRECTIONS:
-            raise ValueError(f"direction must be 'forward' or 'backward', got {direction!r}")
-        if tuple(x.shape[1:]) != self.event_shape:
-            raise ValueError(f"x must have shape [n, {', '.join(map(str, self.event_shape))}], got {list(x.shape)}")
-        if seed is not None:
-            generator = seeded_generator(seed)
-        x = x.to(self.drift.mean.dtype)
-        flag = torch.full((len(x),), DIRECTIONS.index(direction), device=x.device)
-        noise = self.last_noise if last_noise is None else last_noise
-        return self._rollout(x, flag, num_steps, noise, generator)
-
-    @torch.no_grad()
-    def probability_flow(
-        self,
-        x: Float[Tensor, "n *event"],
-        direction: Direction = "forward",
-        *,
-        num_steps: int = 30,
-        method: Literal["euler", "heun"] = "heun",
-    ) -> Float[Tensor, "n *event"]:
-        """Carry samples along the deterministic flow ½ (f − b): the right marginals, not the bridge's coupling."""
-        if direction not in DIRECTIONS:
-            raise ValueError(f"direction must be 'forward' or 'backward', got {direction!r}")
-        times = uniform_times(num_steps, device=x.device)
-        return solve_ode(self._velocity, x, times if direction == "forward" else times.flip(0), method=method)
-
     def on_fit_start(self) -> None:
-        """Measure the moments of the data, unless a checkpoint brought them."""
+        """Measure the moments of the data and draw the stream, unless a checkpoint brought them."""
         if not self.drift.measured:
             split = self.trainer.datamodule.split("train")
             self.drift.measure(split.x0, split.x1)
             self.ema.module.load_state_dict(self.drift.state_dict())
+        if self._stream is None:
+            self._stream = int(torch.randint(2**31, ()))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Begin stage 2 with a fresh optimiser: the moments of stage 1 belong to another loss."""
-        if self.global_step == self.pretrain_steps:
+        """Fix the step's randomness; begin stage 2 with a fresh optimiser, whose moments belong to another loss."""
+        step = self.global_step
+        self._micro = (step, self._micro[1] + 1 if self._micro[0] == step else 0)
+        torch.manual_seed(seeded_generator(self._stream, self.global_rank, *self._micro).initial_seed())
+        if self._micro[1] > 0:
+            return
+        if step == self.pretrain_steps:
+            self._check_departure(len(batch["x0"]))
+        coupling, stage_step = self._current()
+        if coupling.restarts(stage_step):
             self.optimizers().optimizer.state.clear()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One bridge-matching step on the pairs of the current stage."""
-        pairs = self._pairs(batch["x0"], batch["x1"])
-        weight = self.drift.relative_precision
-        loss = bridge_matching(self.drift, self.process, pairs, weight=weight, cutoff=self.cutoff)
+        coupling, step = self._current()
+        with torch.no_grad():
+            pairs = coupling.pairs(batch["x0"], batch["x1"], self._rollout(batch["x0"]), step)
+        drift = self.drift
+        loss = bridge_matching(
+            drift, self.process, pairs, weight=lambda u: drift.weight(u, pairs.direction), cutoff=self.cutoff
+        )
+        self._finite.see(loss, self.global_step)
         self.log("train/loss", loss, prog_bar=True)
+        every = self.trainer.log_every_n_steps
+        if every and (self.global_step + 1) % every == 0:
+            self._log_progress(pairs, simulated=coupling.simulates)
         return loss
+
+    @torch.no_grad()
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Distance of translations from the other end; ``val/energy_distance`` is the one to watch, lower is better."""
+        generator = seeded_generator(0, batch_idx)
+        ends = batch["x0"], batch["x1"]
+        distances = []
+        for flag, direction in enumerate(DIRECTIONS):
+            source, target = ends[flag], ends[1 - flag]
+            made = self.translate(source, direction, num_steps=self.num_steps, generator=generator)
+            values = generated(source, made, self.drift.mean[1 - flag], self.drift.variance[1 - flag])
+            distances.append(energy_distance(made, target))
+            self._log_validation(f"energy_distance_{direction}", distances[-1], len(source))
+            self._log_validation(f"msd_{direction}", values.msd, len(source))
+            self._log_validation(f"variance_ratio_{direction}", values.variance_ratio, len(source))
+        self._log_validation("energy_distance", sum(distances) / 2, len(batch["x0"]))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then average: once per optimiser step whatever the accumulation."""
@@ -182,6 +196,39 @@ class SchrodingerBridgeFlow(LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the stream and the state of the coupling; a state after a bad loss is not worth a file.
+
+        Raises:
+            FloatingPointError: the loss was not finite.
+        """
+        self._finite.check()
+        coupling, _ = self._current()
+        checkpoint["schrodinger_bridge_flow"] = {
+            "format": 1,
+            "stream": self._stream,
+            "coupling": coupling.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the stream and the state of the coupling; checkpoints of version 0.1 have none."""
+        state = checkpoint.get("schrodinger_bridge_flow")
+        if state is None:
+            return
+        self._stream = state["stream"]
+        coupling = self.pretrain_coupling if checkpoint["global_step"] < self.pretrain_steps else self.coupling
+        coupling.load_state_dict(state["coupling"])
+
+    def _current(self) -> tuple[Coupling, int]:
+        """The coupling of the next step, and the steps since its stage began."""
+        if self.stage == "pretrain":
+            return self.pretrain_coupling, self.global_step
+        return self.coupling, self.global_step - self.pretrain_steps
+
+    def _rollout(self, x: Tensor) -> Rollout:
+        times = time_grid("uniform", self.num_steps, device=x.device)
+        return Rollout(self.ema.module, self.process, times, last_noise=self.last_noise)
+
     def _rate(self, step: int) -> float:
         """Learning rate over the peak of stage 1."""
         if step < self.pretrain_steps:
@@ -189,40 +236,52 @@ class SchrodingerBridgeFlow(LightningModule):
         share = self.finetune_learning_rate / self.learning_rate
         return share * _warm_cosine(step - self.pretrain_steps, self.finetune_steps)
 
-    def _pairs(self, x0: Tensor, x1: Tensor) -> Pairs:
-        """Independent pairs in stage 1, pairs simulated by the averaged network in stage 2."""
-        if self.stage == "pretrain":
-            half = len(x0) // 2 or 1
-            return bidirectional_pairs((x0[:half], x1[:half]), (x1[half:], x0[half:]))
-        direction = torch.zeros(len(x0) + len(x1), dtype=torch.long, device=x0.device)
-        direction[len(x0) :] = 1
-        ends = self._rollout(torch.cat([x0, x1]), direction, self.num_steps, self.last_noise)
-        x1_hat, x0_hat = ends.split([len(x0), len(x1)])
-        self.log("train/msd", ((x1_hat - x0) ** 2).mean())
-        self.log("train/variance_ratio", x1_hat.var() / x1.var())
-        return bidirectional_pairs((x0_hat, x1), (x1_hat, x0))
+    def _check_departure(self, batch_size: int) -> None:
+        """Refuse, or warn of, finetuning a network that has not learned the way."""
+        trained = self.pretrain_coupling.bidirectional and self.coupling.simulates
+        if self.guard == "off" or not trained or self.trainer.datamodule is None:
+            return
+        split = self.trainer.datamodule.split("train")
+        ends = [_some(x, min(512, 4 * batch_size)).to(self.device) for x in (split.x0, split.x1)]
+        for flag, direction in enumerate(DIRECTIONS):
+            made = self.translate(ends[flag], direction, num_steps=self.num_steps, seed=0, batch_size=batch_size)
+            blurred = self._untrained(ends[flag], flag)
+            reason = stays_at_source(ends[flag], made, blurred, ends[1 - flag], direction)
+            if reason and self.guard == "refuse" and self.finetune_steps >= TRIAL_STEPS:
+                raise ValueError(f"{reason}; guard=warn goes on all the same")
+            if reason:
+                rank_zero_warn(reason)
+
+    def _untrained(self, x: Tensor, flag: int) -> Tensor:
+        """What a network without training makes of x: the shift of the means, and the noise."""
+        noise = randn_like(x, seeded_generator(0, flag))
+        return x + self.drift.mean[1 - flag] - self.drift.mean[flag] + self.process.epsilon**0.5 * noise
 
     @torch.no_grad()
-    def _rollout(
-        self,
-        x: Float[Tensor, "n *event"],
-        direction: Int[Tensor, " n"],
-        num_steps: int,
-        last_noise: bool,
-        generator: Generators = None,
-    ) -> Float[Tensor, "n *event"]:
-        """Simulate each row in its own direction, both in one batch."""
+    def _log_progress(self, pairs: Pairs, *, simulated: bool) -> None:
+        """Moments of the translations and consistency of the drifts, on the pairs of this step."""
         drift = self.ema.module.eval()
-        kernel = euler_maruyama(lambda x, u: drift(x, u.to(x.dtype).reshape(1), direction), self.process.diffusion)
-        times = uniform_times(num_steps, device=x.device)
-        return simulate(kernel, x, times, last_noise=last_noise, generator=generator)
+        bridge = getattr(self.trainer.datamodule, "bridge", None)
+        exact = bridge(self.process.epsilon) if callable(bridge) else None
+        self.log_dict({f"train/{name}": value for name, value in consistency(drift, pairs, exact).items()})
+        if not simulated:
+            return
+        for flag, direction in enumerate(DIRECTIONS):
+            made, source = translations(pairs, flag)
+            if len(made) == 0:
+                continue
+            values = generated(source, made, self.drift.mean[1 - flag], self.drift.variance[1 - flag])
+            suffix = "" if direction == "forward" else "_backward"
+            self.log_dict({f"train/{name}{suffix}": value for name, value in values._asdict().items()})
+            self._inflation.see(float(values.variance_ratio), direction)
 
-    def _velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        """½ (f − b) at forward time t, both drifts from one call."""
-        u = torch.stack([t, 1 - t]).to(x.dtype).repeat_interleave(len(x))
-        direction = torch.tensor([0, 1], device=x.device).repeat_interleave(len(x))
-        forward, backward = self.ema.module.eval()(torch.cat([x, x]), u, direction).chunk(2)
-        return 0.5 * (forward - backward)
+    def _log_validation(self, name: str, value: Tensor, n: int) -> None:
+        self.log(f"val/{name}", value, batch_size=n, on_step=False, on_epoch=True, sync_dist=True)
+
+
+def _some(x: Tensor, n: int) -> Tensor:
+    """A fixed random subset of rows: sets may come sorted."""
+    return x[torch.randperm(len(x), generator=seeded_generator(0, len(x)))[:n]]
 
 
 def _warm_cosine(step: int, total: int, warmup: float = 0.02, floor: float = 0.01) -> float:

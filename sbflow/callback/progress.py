@@ -11,9 +11,14 @@ __all__ = ["Progress"]
 
 
 class Progress(Callback):
-    """Stage, steps, loss and time left, in a terminal; elsewhere one line per tenth of the run."""
+    """Stage, steps, loss, key metric and time left, in a terminal; elsewhere one line per tenth of the run.
 
-    def __init__(self) -> None:
+    Args:
+        metric: the key metric; by default a validation metric where there is one, else one of training beside the loss.
+    """
+
+    def __init__(self, metric: str | None = None) -> None:
+        self.metric = metric
         self.console = Console()
         self.bar: rich_progress.Progress | None = None
 
@@ -28,12 +33,12 @@ class Progress(Callback):
             rich_progress.TextColumn("{task.description}"),
             rich_progress.BarColumn(),
             rich_progress.MofNCompleteColumn(),
-            rich_progress.TextColumn("loss {task.fields[loss]}"),
+            rich_progress.TextColumn("{task.fields[numbers]}"),
             rich_progress.TimeElapsedColumn(),
             rich_progress.TimeRemainingColumn(),
             console=self.console,
         )
-        self.task = self.bar.add_task(str(module.stage), total=trainer.max_steps, loss="…")
+        self.task = self.bar.add_task(str(module.stage), total=trainer.max_steps, numbers="")
         self.bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
@@ -41,7 +46,9 @@ class Progress(Callback):
         if self.bar is not None and time.perf_counter() - self.last_look > 0.5:
             self.last_look = time.perf_counter()
             done = min(trainer.global_step, trainer.max_steps - 1)
-            self.bar.update(self.task, completed=done + 1, description=str(module.stage), loss=_loss(trainer))
+            self.bar.update(
+                self.task, completed=done + 1, description=str(module.stage), numbers=self._numbers(trainer)
+            )
         elif self.bar is None and trainer.is_global_zero:
             self._print_tenth(trainer, module)
 
@@ -55,7 +62,7 @@ class Progress(Callback):
 
     def _close(self, trainer: Trainer) -> None:
         if self.bar is not None:
-            self.bar.update(self.task, completed=trainer.global_step, loss=_loss(trainer))
+            self.bar.update(self.task, completed=trainer.global_step, numbers=self._numbers(trainer))
             self.bar.stop()
             self.bar = None
 
@@ -68,12 +75,16 @@ class Progress(Callback):
         left = (seconds - self.printed[1]) / (step - self.printed[0]) * (trainer.max_steps - step)
         self.printed = step, seconds
         print(
-            f"{module.stage}: step {step}/{trainer.max_steps}, loss {_loss(trainer)}, "
+            f"{module.stage}: step {step}/{trainer.max_steps}, {self._numbers(trainer)}, "
             f"{seconds:.0f} s, {left:.0f} s left",
             flush=True,
         )
 
-
-def _loss(trainer: Trainer) -> str:
-    loss = trainer.callback_metrics.get("train/loss")
-    return "…" if loss is None else f"{float(loss):.4g}"
+    def _numbers(self, trainer: Trainer) -> str:
+        """The loss and the key metric, as far as they are known."""
+        known = trainer.callback_metrics
+        others = sorted(name for name in known if name != "train/loss")
+        chosen = [self.metric, *(name for name in others if name.startswith("val/")), *others]
+        key = next((name for name in chosen if name in known), None)
+        names = [name for name in ("train/loss", key) if name in known]
+        return ", ".join(f"{name.removeprefix('train/')} {float(known[name]):.4g}" for name in names) or "loss …"

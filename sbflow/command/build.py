@@ -1,7 +1,7 @@
 """From a config to objects, after checking that the config is sound."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
@@ -10,6 +10,12 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 __all__ = ["build", "check_options", "check_trusted", "check_type"]
+
+ACCEPTED = {int: (int,), float: (int, float), bool: (bool,), str: (str,), NoneType: (NoneType,)}
+"""What counts as a value of a type."""
+
+TRUSTED = {f"lightning.pytorch.loggers.{name}Logger" for name in ("TensorBoard", "Wandb", "MLFlow")}
+"""Classes from outside sbflow that its own configs name."""
 
 
 def build(config: DictConfig, key: str) -> Any:
@@ -31,14 +37,16 @@ def build(config: DictConfig, key: str) -> Any:
         raise
 
 
-def check_options(part: DictConfig, key: str) -> None:
+def check_options(part: Any, key: str) -> None:
     """Refuse options that a class does not have, naming those it has, and options of the wrong type.
 
     Raises:
         ValueError: names the key and what is allowed.
     """
+    if isinstance(part, DictConfig) and "_target_" not in part:
+        raise ValueError(f"{key} has options but no class: choose one with {key}=NAME")
     for path, node in _targets(part, key):
-        allowed = _options(get_object(node["_target_"]))
+        allowed = _options(_find(node["_target_"], path))
         for name in node:
             if str(name).startswith("_") or OmegaConf.is_missing(node, name):
                 continue
@@ -50,20 +58,24 @@ def check_options(part: DictConfig, key: str) -> None:
 
 
 def check_type(key: str, value: Any, annotation: Any) -> None:
-    """Refuse a plain value that is not of the annotated type; annotations of objects are not looked at.
+    """Refuse a value that is not of the annotated type; annotations of foreign classes are not looked at.
 
     Raises:
         ValueError: names the key, the type and the value.
     """
     choices = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
     literals = [choice for one in choices if get_origin(one) is Literal for choice in get_args(one)]
-    plain = [choice for choice in choices if choice in (int, float, bool, str, NoneType)]
-    if len(plain) + (len(literals) > 0) < len(choices) or value in literals:
+    plain = [choice for choice in choices if choice in ACCEPTED]
+    lists = [choice for choice in choices if get_origin(choice) in (Sequence, list, tuple)]
+    parts = [choice for choice in choices if inspect.isclass(choice) and choice.__module__.startswith("sbflow.")]
+    if len(plain) + len(lists) + len(parts) + (len(literals) > 0) < len(choices) or value in literals:
+        return
+    if (lists and isinstance(value, list | tuple | ListConfig)) or (parts and isinstance(value, DictConfig)):
         return
     # True is an int to Python, 1 is a number to everybody
-    accepted = {int: (int,), float: (int, float), bool: (bool,), str: (str,), NoneType: (NoneType,)}
-    if not any(isinstance(value, accepted[one]) and (one is bool or not isinstance(value, bool)) for one in plain):
+    if not any(isinstance(value, ACCEPTED[one]) and (one is bool or not isinstance(value, bool)) for one in plain):
         names = [repr(one) for one in literals] + ["null" if one is NoneType else one.__name__ for one in plain]
+        names += ["a list"] * bool(lists) + [f"a {one.__name__} with its _target_" for one in parts]
         raise ValueError(f"{key} must be {' or '.join(names)}, got {value!r}")
 
 
@@ -74,11 +86,27 @@ def check_trusted(part: Any, key: str) -> None:
         ValueError: names the key, what it would have called and how to allow it.
     """
     for path, node in _targets(part, key):
-        target = node["_target_"]
+        target = str(node["_target_"])
         # the prefix first: looking the object up imports its module
-        own = target.startswith("sbflow.") and str(get_object(target).__module__).startswith("sbflow.")
-        if not own:
+        own = target.startswith("sbflow.") and str(_find(target, path).__module__).startswith("sbflow.")
+        if not own and target not in TRUSTED:
             raise ValueError(f"{path} would call {target}, which is not part of sbflow; allow it with trust=true")
+        if "_args_" in node:
+            raise ValueError(f"{path} has positional arguments (_args_); allow them with trust=true")
+        for option in getattr(_find(target, path), "code_options", ()) if own else ():
+            if isinstance(node.get(option), str):
+                raise ValueError(
+                    f"{path}.{option} would run {node[option]}, which is not part of sbflow; allow it with trust=true"
+                )
+
+
+def _find(target: Any, path: str) -> Any:
+    """The class that a node names."""
+    try:
+        return get_object(target)
+    except Exception as error:
+        # importing a module may fail in any way
+        raise ValueError(f"{path}._target_: there is no {target}, or it cannot be imported") from error
 
 
 def _targets(part: Any, path: str) -> Iterator[tuple[str, DictConfig]]:

@@ -1,11 +1,13 @@
-"""``sbflow evaluate``: measure a trained run and draw its figures."""
+"""``sbflow evaluate``: measure a trained run and draw its figures, or compare the runs of a sweep."""
 
+from pathlib import Path
 from typing import Any
 
 from lightning import seed_everything
 from omegaconf import DictConfig
 
 from sbflow.command.build import build, check_type
+from sbflow.command.compare import compare, runs_below
 from sbflow.command.run import Run, load_run, load_weights, print_metrics, write_json
 from sbflow.figure import loss_curve, save_figure
 
@@ -13,32 +15,45 @@ __all__ = ["evaluate", "measure"]
 
 
 def evaluate(config: DictConfig) -> dict[str, float]:
-    """Measure the run named by ``checkpoint`` and print its table."""
+    """Measure the run named by ``checkpoint`` and print its table; a folder of runs is compared instead."""
     check_type("checkpoint", config.checkpoint, str)
+    check_type("trust", config.trust, bool)
+    runs = runs_below(Path(config.checkpoint))
+    if runs:
+        return compare(Path(config.checkpoint), runs)
     run = load_run(config.checkpoint, needs="max_steps", trust=config.trust)
     seed_everything(run.config.seed, verbose=False)
     data = build(run.config, "data")
     data.prepare_data()
     metrics = measure(run, data)
-    print_metrics(f"run folder: {run.folder}", metrics)
+    print_metrics(f"run folder: {run.folder}{f', {run.name}' if run.name else ''}", metrics)
     return metrics
 
 
 def measure(run: Run, data: Any) -> dict[str, float]:
-    """Write ``metrics.json`` and the figures of a run; numbers of earlier stages carry the stage's name in front."""
+    """Write ``metrics.json`` and the figures of a run; numbers of earlier stages carry the stage's name in front.
+
+    Another checkpoint than the run's last one is measured alone, into files that carry its name.
+    """
     metric = build(run.config, "metric")
     metrics = metric(run.algorithm, data)
-    for file in sorted((run.folder / "checkpoints").glob("stage-*.ckpt")):
-        stage = file.stem.removeprefix("stage-")
-        earlier = build(run.config, "algorithm")
-        load_weights(earlier, file)
-        metrics |= {f"{stage}/{name}": value for name, value in metric(earlier, data).items()}
-    write_json(run.folder / "metrics.json", metrics)
-    figures = run.folder / "figures"
+    if not run.name:
+        for file in _others(run.folder / "checkpoints"):
+            other = build(run.config, "algorithm")
+            load_weights(other, file)
+            stage = file.stem.removeprefix("stage-")
+            metrics |= {f"{stage}/{name}": value for name, value in metric(other, data).items()}
+    write_json(run.folder / (f"metrics-{run.name}.json" if run.name else "metrics.json"), metrics)
+    figures = run.folder / "figures" / run.name
     save_figure(build(run.config, "figure")(run.algorithm, data), figures / f"{_name(run.config.figure)}.png")
-    if (run.folder / "metrics.csv").is_file():
+    if (run.folder / "metrics.csv").is_file() and not run.name:
         save_figure(loss_curve(run.folder / "metrics.csv"), figures / "loss.png")
     return metrics
+
+
+def _others(folder: Path) -> list[Path]:
+    """Checkpoints that are worth a comparison with the last one."""
+    return [*sorted(folder.glob("stage-*.ckpt")), *folder.glob("best.ckpt")]
 
 
 def _name(part: DictConfig) -> str:

@@ -1,5 +1,6 @@
 """``sbflow sample``: estimate log Z and draw weighted samples."""
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from sbflow.algorithm import IncompleteRun
 from sbflow.command.build import build, check_type
 from sbflow.command.run import load_run
+from sbflow.metric import SampleQuality
 from sbflow.smc import Evidence
 
 __all__ = ["sample"]
@@ -19,6 +22,7 @@ OPTIONS = {
     "num_steps": int | None,
     "replicates": int,
     "seed": int,
+    "quality": bool,
     "trust": bool,
 }
 
@@ -33,17 +37,32 @@ def sample(config: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "config.yaml")
-    evidence: Evidence = sampler.estimate(
-        num_particles=config.num_particles,
-        num_steps=config.num_steps,
-        replicates=config.replicates,
-        seed=config.seed,
-    )
+    evidence = _estimate(sampler, config, folder)
+    if config.quality:
+        evidence = dataclasses.replace(evidence, quality=SampleQuality().compare(evidence, sampler.target))
     evidence.save(folder)
-    print(f"{evidence} -> {folder}")
+    print(f"{evidence}\n  {'run folder':<24}{folder}")
     if evidence.warning:
         print(f"sbflow: {evidence.warning}", file=sys.stderr)
     return evidence.log_z
+
+
+def _estimate(sampler: Any, config: DictConfig, folder: Path) -> Evidence:
+    """Run the sampler; where it breaks down, what it had computed goes into the folder ``incomplete``."""
+    try:
+        return sampler.estimate(
+            num_particles=config.num_particles,
+            num_steps=config.num_steps,
+            replicates=config.replicates,
+            seed=config.seed,
+        )
+    except IncompleteRun as error:
+        if error.evidence is None:
+            raise
+        kept = folder / "incomplete"
+        kept.mkdir(exist_ok=True)
+        error.evidence.save(kept)
+        raise FloatingPointError(f"{error}; what was computed before is in {kept}") from error
 
 
 def _sampler(config: DictConfig) -> Any:

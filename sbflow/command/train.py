@@ -1,98 +1,119 @@
 """``sbflow train``: fit an algorithm, measure it and leave a run folder."""
 
-import logging
-import warnings
+import sys
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
-from sbflow.callback import Progress, StageCheckpoint
+from sbflow.callback import remove_partial_files
 from sbflow.command.build import build, check_options, check_type
+from sbflow.command.checkpoint import newest_checkpoint, read_checkpoint
 from sbflow.command.evaluate import measure
+from sbflow.command.resume import resumed_config
 from sbflow.command.run import Run, print_metrics
+from sbflow.command.trainer import make_trainer, quiet, trainer_options
+from sbflow.process import suggest_epsilon
 
 __all__ = ["train"]
 
-RESERVED = {
-    "max_steps",
-    "max_epochs",
-    "default_root_dir",
-    "logger",
-    "callbacks",
-    "enable_progress_bar",
-    "enable_model_summary",
-    "use_distributed_sampler",
-}
+CHECKED = ("algorithm", "network", "target", "whitening", "data", "logger")
+BUILT = ("process", "callback", "metric", "figure")
 
 
 def train(config: DictConfig) -> dict[str, float]:
-    """Train, evaluate, and return the metrics."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if (folder / "checkpoints" / "last.ckpt").exists():
-        raise ValueError(f"run_dir={folder} already holds a run; choose another folder")
+    """Train, evaluate, and return the metrics; with ``resume=RUN`` go on where that run was stopped."""
+    quiet()
+    if config.resume is None:
+        return _new(config, Path(HydraConfig.get().runtime.output_dir))
+    folder, saved = resumed_config(config)
+    return _continue(saved, folder)
+
+
+def _new(config: DictConfig, folder: Path) -> dict[str, float]:
+    if (folder / "config.yaml").exists():
+        raise ValueError(f"run_dir={folder} already holds a run: go on with it by resume={folder}, or choose another")
+    data, algorithm = _build(config)
+    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    trainer = make_trainer(resolved, folder, algorithm.max_steps, 0)
+    _claim(folder, resolved)
+    return _fit(Run(folder, resolved, algorithm), data, trainer)
+
+
+def _continue(config: DictConfig, folder: Path) -> dict[str, float]:
+    checkpoint = newest_checkpoint(folder / "checkpoints")
+    start = 0 if checkpoint is None else read_checkpoint(checkpoint)["global_step"]
+    data, algorithm = _build(config)
+    trainer = make_trainer(config, folder, algorithm.max_steps, start)
+    remove_partial_files(folder)
+    OmegaConf.save(config, folder / "config.yaml")
+    print(f"continuing {folder} at step {start} of {algorithm.max_steps}", flush=True)
+    return _fit(Run(folder, config, algorithm), data, trainer, checkpoint)
+
+
+def _build(config: DictConfig) -> tuple[Any, Any]:
+    """Data and algorithm, with what the data decide written into the config."""
     check_type("seed", config.seed, int)
     if config.seed < 0:
         raise ValueError(f"seed must be at least 0, got {config.seed}")
-    _quiet()
     seed_everything(config.seed, workers=True, verbose=False)
+    _check_options(config)
     data = build(config, "data")
     data.prepare_data()
     config.event_shape = list(data.event_shape)
+    _choose_epsilon(config, data)
     algorithm = build(config, "algorithm")
-    resolved = _save_config(config, folder)
-    trainer = _trainer(resolved, folder, algorithm.max_steps)
-    trainer.fit(algorithm, data)
-    trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
-    metrics = measure(Run(folder, resolved, algorithm.eval()), data)
-    trainer.logger.log_metrics(metrics, trainer.global_step)
-    trainer.logger.save()
-    print_metrics(f"run folder: {folder}", metrics)
-    return metrics
+    for part in ("metric", "figure"):
+        getattr(build(config, part), "check", lambda *_: None)(algorithm, data)
+    return data, algorithm
 
 
-def _save_config(config: DictConfig, folder: Path) -> DictConfig:
-    """Write the config with every reference resolved, so that the run folder stands alone."""
-    resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+def _check_options(config: DictConfig) -> None:
+    """Say before data are loaded what can be said without them."""
+    known = config.copy()
+    # the data will tell
+    known.event_shape = [1]
+    if known.process.get("epsilon") == "auto":
+        known.process.epsilon = 1.0
+    for part in CHECKED:
+        check_options(known.get(part), part)
+    for part in BUILT:
+        build(known, part)
+    trainer_options(known)
+
+
+def _choose_epsilon(config: DictConfig, data: Any) -> None:
+    if config.process.get("epsilon") != "auto":
+        return
+    split = data.split("train")
+    # benchmark data have the epsilon that their known plan belongs to
+    config.process.epsilon = getattr(data, "epsilon", None) or suggest_epsilon(split.x0, split.x1)
+    print(f"process.epsilon=auto: {config.process.epsilon:.4g}", flush=True)
+
+
+def _claim(folder: Path, config: DictConfig) -> None:
+    """Write the config; of two runs that chose the same folder in the same moment, one gets it."""
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(resolved, folder / "config.yaml")
-    return resolved
+    try:
+        with (folder / "config.yaml").open("x") as file:
+            OmegaConf.save(config, file)
+    except FileExistsError as error:
+        raise ValueError(f"run_dir={folder} was just taken by another run; choose another folder") from error
 
 
-def _trainer(config: DictConfig, folder: Path, max_steps: int) -> Trainer:
-    check_options(config.trainer, "trainer")
-    options: dict[str, Any] = {str(name): value for name, value in config.trainer.items() if name != "_target_"}
-    reserved = RESERVED & set(options)
-    if reserved:
-        raise ValueError(f"trainer.{min(reserved)} is set by sbflow; the steps are options of the algorithm")
-    options.setdefault("log_every_n_steps", max(1, min(20, max_steps // 50)))
-    checkpoints = ModelCheckpoint(
-        dirpath=folder / "checkpoints", filename="last", every_n_train_steps=500, enable_version_counter=False
-    )
-    return Trainer(
-        max_steps=max_steps,
-        max_epochs=-1,
-        default_root_dir=folder,
-        logger=CSVLogger(save_dir=folder, name="", version=""),
-        callbacks=[Progress(), checkpoints, StageCheckpoint(folder / "checkpoints")],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        # batches are drawn per process already
-        use_distributed_sampler=False,
-        **options,
-    )
-
-
-def _quiet() -> None:
-    """Silence what is no news: greetings, and warnings about choices made on purpose."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",  # data held in memory need none
-        ".*exists and is not empty.*",  # the run folder holds the config already
-        ".*treespec, LeafSpec.*",  # Lightning's own use of a deprecated call
-    ):
-        warnings.filterwarnings("ignore", message=message)
+def _fit(run: Run, data: Any, trainer: Trainer, checkpoint: Path | None = None) -> dict[str, float]:
+    try:
+        trainer.fit(run.algorithm, data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as stop:
+        # Lightning has turned Ctrl-C and SIGTERM into this
+        print(f"sbflow: stopped; go on with: sbflow train resume={run.folder}", file=sys.stderr)
+        raise SystemExit(143 if trainer.received_sigterm else stop.code or 130) from stop
+    trainer.save_checkpoint(run.folder / "checkpoints" / "last.ckpt")
+    metrics = measure(Run(run.folder, run.config, run.algorithm.eval()), data)
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, trainer.global_step)
+        logger.finalize("success")
+    print_metrics(f"run folder: {run.folder}", metrics)
+    return metrics

@@ -1,16 +1,17 @@
 """Two unpaired sets of samples, served as independent batches."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from sbflow.tensor import seeded_generator
 
-__all__ = ["Split", "UnpairedBatches", "UnpairedData", "UnpairedTensors"]
+__all__ = ["Samples", "Sources", "Split", "UnpairedBatches", "UnpairedData", "UnpairedTensors"]
 
 
 class Split(NamedTuple):
@@ -29,6 +30,29 @@ class Split(NamedTuple):
     labels1: Tensor | None = None
 
 
+@runtime_checkable
+class Samples(Protocol):
+    """Samples of one end that need not lie in memory."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def draw(self, index: Int[Tensor, " n"], generator: torch.Generator) -> Tensor:
+        """Read some of them ``[n, *event]``, with random changes from the generator where there are any."""
+
+
+class Sources(NamedTuple):
+    """What the training batches are drawn from.
+
+    Attributes:
+        x0: samples of π₀, in memory or not.
+        x1: samples of π₁.
+    """
+
+    x0: Tensor | Samples
+    x1: Tensor | Samples
+
+
 class UnpairedBatches(Dataset[dict[str, Tensor]]):
     """Item k is the k-th batch, drawn with replacement and independently from both sets.
 
@@ -37,7 +61,7 @@ class UnpairedBatches(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(
-        self, split: Split, batch_size: int, num_batches: int, seed: int = 0, start: int = 0, rank: int = 0
+        self, split: Split | Sources, batch_size: int, num_batches: int, seed: int = 0, start: int = 0, rank: int = 0
     ) -> None:
         self.split = split
         self.batch_size = batch_size
@@ -53,10 +77,11 @@ class UnpairedBatches(Dataset[dict[str, Tensor]]):
         if not 0 <= k < self.num_batches:
             raise IndexError(k)
         generator = seeded_generator(self.seed, self.rank, self.start + k)
-        return {
-            name: x[torch.randint(len(x), (self.batch_size,), generator=generator)]
-            for name, x in (("x0", self.split.x0), ("x1", self.split.x1))
-        }
+        return {"x0": self._draw(self.split.x0, generator), "x1": self._draw(self.split.x1, generator)}
+
+    def _draw(self, x: Tensor | Samples, generator: torch.Generator) -> Tensor:
+        index = torch.randint(len(x), (self.batch_size,), generator=generator)
+        return x[index] if isinstance(x, Tensor) else x.draw(index, generator)
 
 
 class UnpairedData(LightningDataModule):
@@ -64,7 +89,7 @@ class UnpairedData(LightningDataModule):
 
     Args:
         batch_size: samples of each end per training step and process.
-        num_workers: data-loading processes; 0 is right for sets held in memory.
+        num_workers: data-loading processes; 0 is right for sets held in memory. It does not change the batches.
         seed: seed of the batch order.
     """
 
@@ -72,13 +97,16 @@ class UnpairedData(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        for name, value in (("num_workers", num_workers), ("seed", seed)):
+            if value < 0:
+                raise ValueError(f"{name} must be at least 0, got {value}")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
         self._splits: dict[str, Split] = {}
 
     def load_split(self, split: Literal["train", "test"]) -> Split:
-        """Load one split into memory."""
+        """Load one split into memory: all of it, or a fixed random subset of what is too large."""
         raise NotImplementedError
 
     def split(self, split: Literal["train", "test"]) -> Split:
@@ -87,13 +115,22 @@ class UnpairedData(LightningDataModule):
             self._splits[split] = self.load_split(split)
         return self._splits[split]
 
+    def sources(self) -> Sources:
+        """Everything that the training batches are drawn from; a subclass says so where that is not the split."""
+        split = self.split("train")
+        return Sources(split.x0, split.x1)
+
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return tuple(self.split("train").x0.shape[1:])
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """As many batches as the trainer still has to take, in one epoch."""
+        """As many batches as the trainer takes, in one epoch.
+
+        A resumed run begins with the batch after its last step. The loader is then longer than what is left, since
+        Lightning goes on counting batches where the checkpoint stopped.
+        """
         start, total = 0, 1000
         rank = 0
         if self.trainer is not None:
@@ -101,9 +138,15 @@ class UnpairedData(LightningDataModule):
             total = self.trainer.max_steps * self.trainer.accumulate_grad_batches
             rank = self.trainer.global_rank
         batches = UnpairedBatches(
-            self.split("train"), self.batch_size, max(total - start, 0), seed=self.seed, start=start, rank=rank
+            self.sources(), self.batch_size, max(total, 1), seed=self.seed, start=start, rank=rank
         )
         return DataLoader(batches, batch_size=None, num_workers=self.num_workers)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """A few fixed batches of the test split, the same at every validation."""
+        split = self.split("test")
+        batches = UnpairedBatches(Sources(split.x0, split.x1), 256, 4, seed=self.seed)
+        return DataLoader(batches, batch_size=None)
 
 
 class UnpairedTensors(UnpairedData):

@@ -19,8 +19,18 @@ class CouplingFigure:
         self.num_samples = num_samples
         self.seed = seed
 
+    def check(self, module: object, data: Any) -> None:
+        """Refuse data that are no vectors.
+
+        Raises:
+            ValueError: names the shape.
+        """
+        if len(getattr(data, "event_shape", (1,))) != 1:
+            raise ValueError(f"figure CouplingFigure needs vectors, got samples of shape {list(data.event_shape)}")
+
     def __call__(self, module: Any, data: Any) -> Figure:
         """Draw with an algorithm that translates and data that has a test split."""
+        self.check(module, data)
         split = data.split("test")
         figure = Figure(figsize=(8, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True, sharey=True)

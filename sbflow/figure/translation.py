@@ -24,8 +24,18 @@ class TranslationGrid:
         self.num_steps = num_steps
         self.seed = seed
 
+    def check(self, module: object, data: Any) -> None:
+        """Refuse data that are no images.
+
+        Raises:
+            ValueError: names the shape.
+        """
+        if len(getattr(data, "event_shape", (1, 1, 1))) != 3:
+            raise ValueError(f"figure TranslationGrid needs images [c, h, w], got samples of {list(data.event_shape)}")
+
     def __call__(self, module: Any, data: Any) -> Figure:
         """Draw with an algorithm that translates and data that has a test split."""
+        self.check(module, data)
         split = data.split("test")
         figure = Figure(figsize=(0.6 * self.num_images, 4.2), layout="constrained")
         for axes, (direction, x) in zip(

@@ -16,6 +16,14 @@ class Evaluation(Protocol):
     def log_z_replicates(self) -> Float[Tensor, " replicates"]:
         """Independent estimates of log Z in nats, double precision."""
 
+    @property
+    def log_z_stderr_replicates(self) -> Float[Tensor, " replicates"]:
+        """Standard error of each, from its own run."""
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the sampler."""
+
 
 @runtime_checkable
 class _Normalized(Protocol):
@@ -46,6 +54,10 @@ class LogNormalizer:
     - ``test/log_z_sd``: standard deviation of one replicate (n − 1 in the denominator).
     - ``test/log_z_bias``: mean minus log Z; its standard error is sd / √num_seeds.
     - ``test/log_z_rmse``: root of the mean squared error of one replicate.
+    - ``test/log_z_stderr``: standard error of one replicate by its own account, root mean square.
+
+    The reference may have an error of its own, ``target.log_normalizer_stderr``. ``test/num_steps`` is the same for
+    both and has no suffix.
 
     Args:
         num_particles: particles of each replicate.
@@ -74,15 +86,18 @@ class LogNormalizer:
         )
 
     def _measure(self, module: Sampler, *, trained: bool, suffix: str) -> dict[str, float]:
-        log_z = module.estimate(
+        evaluation = module.estimate(
             num_particles=self.num_particles,
             num_steps=self.num_steps,
             replicates=self.num_seeds,
             seed=self.seed,
             trained=trained,
-        ).log_z_replicates.double()
-        values = {"mean": log_z.mean(), "sd": log_z.std()}
+        )
+        log_z = evaluation.log_z_replicates.double()
+        stderr = evaluation.log_z_stderr_replicates.double()
+        values = {"mean": log_z.mean(), "sd": log_z.std(), "stderr": stderr.square().mean().sqrt()}
         if module.target.log_normalizer is not None:
             error = log_z - module.target.log_normalizer
             values |= {"bias": error.mean(), "rmse": error.square().mean().sqrt()}
-        return {f"test/log_z_{name}{suffix}": value.item() for name, value in values.items()}
+        metrics = {f"test/log_z_{name}{suffix}": value.item() for name, value in values.items()}
+        return metrics | {"test/num_steps": float(evaluation.num_steps)}

@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Int
 from torch import Tensor
 
 from sbflow.metric.classifier import EndClassifier, train_classifier
+from sbflow.metric.features import FeatureExtractor, inception_features, perceptual_distance
 from sbflow.metric.frechet import FrechetFloor, frechet_distance, frechet_floor
-from sbflow.metric.protocol import Direction, Translator, TwoSided
+from sbflow.metric.kernel import kernel_distance
+from sbflow.metric.protocol import Direction, Translator, TwoSided, check_translates, translate_all
 from sbflow.metric.transport import PairCosts, mean_squared_distance, pair_costs
 
-__all__ = ["TranslationQuality"]
+__all__ = ["TranslationQuality", "class_consistency"]
 
 SUFFIXES: dict[Direction, str] = {"forward": "", "backward": "_backward"}
 
@@ -21,8 +23,10 @@ class _Reference(NamedTuple):
     """What depends on the data alone, so that several modules are measured with the same yardstick."""
 
     classifier: EndClassifier
+    extract: FeatureExtractor
     accuracy: float
     samples: tuple[Tensor, Tensor]
+    labels: tuple[Tensor | None, Tensor | None]
     features: tuple[Tensor, Tensor]
     floors: tuple[FrechetFloor, FrechetFloor]
     source_distance: float
@@ -30,29 +34,38 @@ class _Reference(NamedTuple):
 
 
 class TranslationQuality:
-    """Measures a translation on the test split, in the features of a classifier trained here on the training split.
+    """Measures a translation of images on the test split, in the features of a classifier or of Inception.
 
     Of each end a random subset of ``num_samples`` test samples is used (all, where there are no more). Keys, for the
     forward direction; those of the backward direction end in ``_backward``:
 
-    - ``test/frechet``: Fréchet distance of the translated x0 to the real x1, in the classifier's features.
+    - ``test/frechet``: Fréchet distance of the translated x0 to the real x1, in the chosen features.
     - ``test/frechet_source``: of the untranslated x0 to the real x1.
     - ``test/frechet_floor``: between two disjoint random halves of the real x1; the samples in each half are
       ``test/frechet_floor_num_samples``.
+    - ``test/kid``, ``test/kid_floor``: kernel distance of the same sets, and between the halves.
     - ``test/target_class_share``: share of the translated x0 whose most probable class is one of x1's.
+    - ``test/class_consistency``: where x0 has labels, the share of the translated x0 whose class is the most frequent
+      one among translations of its source class: 1 for a map of classes. ``test/class_consistency_floor`` is the
+      share for shuffled source classes.
+    - ``test/lpips``: perceptual distance of input and output, where ``lpips`` is set.
     - ``test/msd``: squared distance per element between input and output, averaged.
     - ``test/msd_random_pair``, ``test/msd_optimal_transport``: the same for real samples under the independent and
       the exact optimal coupling (of at most 2000 samples of each end).
     - ``test/classifier_accuracy``: of the classifier on the test samples, without suffix.
 
-    The classifier and the values of the data are computed at the first call for a data object and kept for the next,
-    so two stages of a training are compared in the same features. Fréchet distances of different data objects, sizes
-    or seeds are not comparable; their ratio to source and floor is.
+    The classifier is trained here on the training split. It and the values of the data are computed at the first call
+    for a data object and kept for the next, so two stages of a training are compared in the same features. Fréchet
+    distances in the classifier's features of different data objects, sizes or seeds are not comparable; their ratio to
+    source and floor is.
 
     Args:
         num_samples: test samples of each end, at least 4.
         num_steps: steps of the sampler.
         directions: what to measure, of "forward" and "backward".
+        features: ``"classifier"``, or ``"inception"`` for values comparable to published ones, which needs
+            torch-fidelity and its weights.
+        lpips: measure the perceptual distance, which needs the weights of torchvision's VGG.
         seed: seed of the classifier, the subsets and the sampler's noise.
         batch_size: samples translated at once.
     """
@@ -63,6 +76,8 @@ class TranslationQuality:
         num_samples: int = 2000,
         num_steps: int = 30,
         directions: Sequence[str] = ("forward",),
+        features: Literal["classifier", "inception"] = "classifier",
+        lpips: bool = False,
         seed: int = 0,
         batch_size: int = 500,
     ) -> None:
@@ -71,12 +86,31 @@ class TranslationQuality:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if not directions or set(directions).difference(SUFFIXES):
             raise ValueError(f"directions must be some of {list(SUFFIXES)}, got {list(directions)}")
+        if features not in ("classifier", "inception"):
+            raise ValueError(f"features must be 'classifier' or 'inception', got {features!r}")
         self.num_samples = num_samples
         self.num_steps = num_steps
         self.directions = tuple(direction for direction in SUFFIXES if direction in directions)
+        self.features = features
+        self.lpips = lpips
         self.seed = seed
         self.batch_size = batch_size
         self._measured: tuple[TwoSided, _Reference] | None = None
+
+    def check(self, module: object, data: object) -> None:
+        """Refuse data that are no images, and feature extractors that cannot be had, before anything is trained.
+
+        Raises:
+            ValueError: says which.
+        """
+        check_translates(self, module, data)
+        shape = list(getattr(data, "event_shape", (1, 1, 1)))
+        if len(shape) != 3:
+            raise ValueError(f"metric TranslationQuality needs images [c, h, w], got samples of shape {shape}")
+        if self.features == "inception":
+            inception_features(torch.device("cpu"))
+        if self.lpips:
+            perceptual_distance(torch.device("cpu"))
 
     def __call__(self, module: Translator, data: TwoSided) -> dict[str, float]:
         """Translate the test split and compare.
@@ -99,13 +133,20 @@ class TranslationQuality:
 
     def _measure_data(self, data: TwoSided, device: torch.device) -> _Reference:
         classifier = train_classifier(data.split("train"), seed=self.seed, device=device)
+        extract = classifier.features if self.features == "classifier" else inception_features(device)
         test = data.split("test")
-        x0, x1 = self._subset(test.x0), self._subset(test.x1)
-        features = classifier.features(x0), classifier.features(x1)
+        chosen0, chosen1 = self._subset(test.x0), self._subset(test.x1)
+        x0, x1 = test.x0[chosen0], test.x1[chosen1]
+        features = extract(x0), extract(x1)
         return _Reference(
             classifier=classifier,
+            extract=extract,
             accuracy=classifier.accuracy(test),
             samples=(x0, x1),
+            labels=tuple(
+                None if labels is None else labels[chosen]
+                for labels, chosen in ((test.labels0, chosen0), (test.labels1, chosen1))
+            ),
             features=features,
             floors=(frechet_floor(features[0], seed=self.seed), frechet_floor(features[1], seed=self.seed)),
             source_distance=frechet_distance(*features),
@@ -114,32 +155,57 @@ class TranslationQuality:
 
     def _measure(self, module: Translator, direction: Direction, reference: _Reference) -> dict[str, float]:
         target: Literal[0, 1] = 1 if direction == "forward" else 0
-        source = reference.samples[1 - target]
+        source, real = reference.samples[1 - target], reference.features[target]
         translated = self._translate(module, source, direction)
-        features = reference.classifier.features(translated)
-        return {
-            "frechet": frechet_distance(features, reference.features[target]),
+        features = reference.extract(translated)
+        values = {
+            "frechet": frechet_distance(features, real),
             "frechet_source": reference.source_distance,
             "frechet_floor": reference.floors[target].value,
             "frechet_floor_num_samples": float(reference.floors[target].num_samples),
+            "kid": kernel_distance(features, real),
+            "kid_floor": kernel_distance(*self._halves(real)),
             "target_class_share": reference.classifier.end_share(translated, target),
             "msd": mean_squared_distance(source, translated),
             "msd_random_pair": reference.costs.random,
             "msd_optimal_transport": reference.costs.optimal,
         }
+        labels = reference.labels[1 - target]
+        if labels is not None:
+            values |= self._class_consistency(labels, reference.classifier.predict(translated))
+        if self.lpips:
+            values["lpips"] = perceptual_distance(module.device)(source, translated)
+        return values
 
-    def _translate(self, module: Translator, x: Float[Tensor, "n *event"], direction: Direction) -> Tensor:
+    def _class_consistency(self, labels: Int[Tensor, " n"], predicted: Int[Tensor, " n"]) -> dict[str, float]:
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.seed))
+        return {
+            "class_consistency": class_consistency(labels, predicted),
+            "class_consistency_floor": class_consistency(labels[order], predicted),
+        }
+
+    def _translate(self, module: Translator, x: Tensor, direction: Direction) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
-        return torch.cat(
-            [
-                module.translate(
-                    piece.to(module.device), direction, num_steps=self.num_steps, generator=generator
-                ).cpu()
-                for piece in x.split(self.batch_size)
-            ]
+        return translate_all(
+            module, x, direction, num_steps=self.num_steps, generator=generator, batch_size=self.batch_size
         )
 
-    def _subset(self, x: Tensor) -> Tensor:
+    def _halves(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        order = torch.randperm(len(features), generator=torch.Generator().manual_seed(self.seed))
+        half = len(features) // 2
+        return features[order[:half]], features[order[half : 2 * half]]
+
+    def _subset(self, x: Tensor) -> Int[Tensor, " num_samples"]:
         # sets come sorted by class or by writer, so the first samples would not do
-        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(self.seed))
-        return x[order[: self.num_samples]]
+        return torch.randperm(len(x), generator=torch.Generator().manual_seed(self.seed))[: self.num_samples]
+
+
+def class_consistency(labels: Int[Tensor, " n"], predicted: Int[Tensor, " n"]) -> float:
+    """Share of the samples whose predicted class is the most frequent one of their label.
+
+    >>> class_consistency(torch.tensor([0, 0, 0, 1]), torch.tensor([5, 5, 2, 7]))
+    0.75
+    """
+    counts = torch.zeros(int(labels.max()) + 1, int(predicted.max()) + 1, dtype=torch.long)
+    counts.index_put_((labels.cpu(), predicted.cpu()), torch.ones(len(labels), dtype=torch.long), accumulate=True)
+    return counts.amax(1).sum().item() / len(labels)

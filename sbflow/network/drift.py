@@ -1,39 +1,60 @@
 """From a backbone to the drift of a bridge, in the units of the data."""
 
 from collections.abc import Sequence
+from copy import deepcopy
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-__all__ = ["BridgeDrift"]
+__all__ = ["BridgeDrift", "Parametrisation", "TwoNetworks"]
+
+Parametrisation = Literal["drift", "scaled", "endpoint"]
+"""What the network predicts; see `BridgeDrift`."""
+
+CLOSEST = 1e-3
+"""The scaled and the end-point drift are singular at u = 1; there they are taken this close to it."""
 
 
 class BridgeDrift(nn.Module):
-    """Drift of both directions in their own clock: v(x, u, s) = (m_e − m_s) + c_out · net(c_in (x − m_u), u, s).
+    """Drift of both directions in their own clock: v = (m_e − m_s) + a_u (x − m_u) + c_u net(D_u^(−½) (x − m_u), u, s).
 
     The network sees inputs of unit variance and predicts outputs of unit scale, whatever the units of the data:
-    m_u = (1 − u) m_s + u m_e, c_in = D^(−1/2) with D = (1 − u)² v_s + u² v_e + ε u (1 − u), c_out² = v_s + v_e + ε. The
-    moments m, v of the start and end sets are measured on the data (per coordinate for vectors, per channel for
-    images) and travel in the checkpoint.
+    m_u = (1 − u) m_s + u m_e and D_u = (1 − u)² v_s + u² v_e + ε u (1 − u). The moments m, v of the start and end sets
+    are measured on the data (per coordinate for vectors, per channel for images) and travel in the checkpoint.
 
-    This is the raw drift, not the preconditioned end point, which converged to a wrong coupling in the online loop. The
-    variance of its regression target grows like ε u / (1 − u); `relative_precision` weighs the loss accordingly.
+    - ``"drift"``: a = 0, c² = v_s + v_e + ε, the raw drift. The variance of its regression target grows like
+      ε u / (1 − u), and `weight` weighs the loss accordingly.
+    - ``"scaled"``: a = 0, c² = v_s + v_e + ε u / (1 − u), the variance of that target.
+    - ``"endpoint"``: the network predicts the part of the end point that x does not tell linearly, with unit variance
+      for independent pairs: a = [u v_e − (1 − u) v_s − εu] / D, c² = [v_s v_e + ε v_e u / (1 − u)] / D.
 
     Args:
         network: backbone, called with (x, u, direction).
         event_shape: shape of one sample.
         epsilon: variance of the reference per unit of time.
+        parametrisation: one of the above.
     """
 
     mean: Tensor
     variance: Tensor
     measured: Tensor
 
-    def __init__(self, network: nn.Module, event_shape: Sequence[int], epsilon: float) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        event_shape: Sequence[int],
+        epsilon: float,
+        *,
+        parametrisation: Parametrisation = "drift",
+    ) -> None:
         super().__init__()
+        if parametrisation not in ("drift", "scaled", "endpoint"):
+            raise ValueError(f"parametrisation must be 'drift', 'scaled' or 'endpoint', got {parametrisation!r}")
         self.network = network
         self.epsilon = epsilon
+        self.parametrisation = parametrisation
         statistics = _statistics_shape(event_shape)
         self.register_buffer("mean", torch.zeros(2, *statistics))
         self.register_buffer("variance", torch.ones(2, *statistics))
@@ -47,7 +68,7 @@ class BridgeDrift(nn.Module):
             ValueError: a set is constant, so that there is nothing to transport.
         """
         for end, x in enumerate((x0, x1)):
-            x = x.to(self.mean.dtype)
+            x = x.to(self.mean.device, self.mean.dtype)
             axes = [0, *(1 + i for i, size in enumerate(self.mean.shape[1:]) if size == 1 and x.shape[1 + i] > 1)]
             variance = x.var(dim=axes, correction=0, keepdim=True)[0]
             total = variance.mean()
@@ -68,17 +89,72 @@ class BridgeDrift(nn.Module):
         w = u.reshape(-1, *(1,) * spread.ndim)
         return spread.mean() / (spread + self.epsilon * w / (1 - w))
 
+    def weight(self, u: Float[Tensor, " n"], direction: Int[Tensor, " n"]) -> Float[Tensor, "n *statistics"]:
+        """Weight of the squared error of the drift: for scaled and end-point networks that of a plain regression."""
+        if self.parametrisation == "drift":
+            return self.relative_precision(u)
+        return 1 / self._coefficients(u, direction, self.mean.ndim).gain ** 2
+
     def forward(
         self, x: Float[Tensor, "n *event"], u: Float[Tensor, " m"], direction: Int[Tensor, " n"]
     ) -> Float[Tensor, "n *event"]:
         """Drift at own-clock time u, one per sample ``[n]`` or one for all ``[1]``."""
+        c = self._coefficients(u, direction, x.ndim)
+        centred = x - c.centre
+        out = self.network((c.scale * centred).to(x.dtype), u, direction)
+        drift = c.shift + c.gain * out
+        return drift if c.slope is None else drift + c.slope * centred
+
+    def _coefficients(self, u: Tensor, direction: Tensor, ndim: int) -> "_Coefficients":
+        w = u.reshape(-1, *(1,) * (ndim - 1))
         mean_s, mean_e = self.mean[direction], self.mean[1 - direction]
         var_s, var_e = self.variance[direction], self.variance[1 - direction]
-        w = u.reshape(-1, *(1,) * (x.ndim - 1))
-        scale = ((1 - w) ** 2 * var_s + w**2 * var_e + self.epsilon * w * (1 - w)).rsqrt()
-        centred = x - torch.lerp(mean_s, mean_e, w)
-        out = self.network((scale * centred).to(x.dtype), u, direction)
-        return mean_e - mean_s + (var_s + var_e + self.epsilon).sqrt() * out
+        variance = (1 - w) ** 2 * var_s + w**2 * var_e + self.epsilon * w * (1 - w)
+        noise = self.epsilon * w / (1 - w).clamp_min(CLOSEST)
+        slope = None
+        if self.parametrisation == "drift":
+            square = var_s + var_e + self.epsilon
+        elif self.parametrisation == "scaled":
+            square = var_s + var_e + noise
+        else:
+            square = (var_s + noise) * var_e / variance
+            slope = (w * var_e - (1 - w) * var_s - self.epsilon * w) / variance
+        return _Coefficients(mean_e - mean_s, torch.lerp(mean_s, mean_e, w), variance.rsqrt(), square.sqrt(), slope)
+
+
+class TwoNetworks(nn.Module):
+    """Two backbones of one architecture in one module, each for its direction.
+
+    Args:
+        network: the backbone; copied, so that both start alike.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.forwards = network
+        self.backwards = deepcopy(network)
+
+    def forward(
+        self, x: Float[Tensor, "n *event"], t: Float[Tensor, " m"], direction: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n *event"]:
+        """Each row by the network of its direction."""
+        out = torch.empty_like(x)
+        for flag, network in enumerate((self.forwards, self.backwards)):
+            rows = (direction == flag).nonzero().squeeze(1)
+            if len(rows):
+                result = network(x[rows], t if len(t) == 1 else t[rows], direction[rows])
+                out = out.to(result.dtype).index_copy(0, rows, result)
+        return out
+
+
+class _Coefficients(NamedTuple):
+    """Of the affine part and of the network, per row."""
+
+    shift: Tensor
+    centre: Tensor
+    scale: Tensor
+    gain: Tensor
+    slope: Tensor | None
 
 
 def _statistics_shape(event_shape: Sequence[int]) -> tuple[int, ...]:

@@ -29,7 +29,8 @@ class FourierFeatures(nn.Module):
 
     def forward(self, t: Float[Tensor, " n"]) -> Float[Tensor, "n f"]:
         """Features of each time."""
-        angles = t[:, None] * self.frequencies
+        # at least float32: half precision has no digits left after 200 t
+        angles = t.to(torch.promote_types(t.dtype, torch.float32))[:, None] * self.frequencies
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
@@ -68,7 +69,7 @@ class ConditionEmbedding(nn.Module):
         if (direction is None) != (self.direction is None):
             given = "none" if direction is None else "one per sample"
             raise ValueError(f"network has {self.num_directions} directions, got {given}")
-        h = self.hidden(self.features(t.to(self.hidden.weight.dtype)))
+        h = self.hidden(self.features(t).to(self.hidden.weight.dtype))
         if self.direction is None or direction is None:
             return self.out(nn.functional.silu(h))
         if len(t) == 1:

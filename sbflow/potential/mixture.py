@@ -6,6 +6,8 @@ from torch import Tensor
 
 from sbflow.potential.base import Potential
 from sbflow.process import OrnsteinUhlenbeck
+from sbflow.target import GaussianMixture
+from sbflow.whitening import Affine
 
 __all__ = ["MixturePotential"]
 
@@ -46,6 +48,20 @@ class MixturePotential(Potential):
         self.register_buffer("log_mixture_weights", weights.log())
         self.process = process
         self.log_z = log_z
+
+    @classmethod
+    def of(cls, target: GaussianMixture, affine: Affine, process: OrnsteinUhlenbeck) -> "MixturePotential":
+        """Exact potential of a mixture target in whitened coordinates, in the dtype of ``affine``.
+
+        Args:
+            target: Gaussian mixture, or one Gaussian, in its own coordinates.
+            affine: the whitening.
+            process: noising process.
+        """
+        dtype = affine.loc.dtype
+        # columns of the components' factors, moved like differences of points
+        factors = torch.stack([affine.inverse(affine.loc + tril.mT).mT for tril in target.scale_trils.to(dtype)])
+        return cls(affine.inverse(target.means.to(dtype)), factors @ factors.mT, target.weights.to(dtype), process, 0.0)
 
     def log_g(self, z: Float[Tensor, "n d"], t: Tensor) -> Float[Tensor, " n"]:
         """See the class."""

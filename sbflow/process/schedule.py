@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Constant", "Cosine", "Linear", "Schedule", "uniform_times"]
+__all__ = ["Constant", "Cosine", "Dds", "Linear", "Schedule", "equalise", "interpolate", "uniform_times"]
 
 
 class Schedule(abc.ABC):
@@ -94,6 +94,53 @@ class Constant(Linear):
         super().__init__(beta, beta)
 
 
+class Dds(Schedule):
+    """Noise step by step, λ_k = (alpha_max cos²(½π (1 − k / K + offset) / (1 + offset)))² into time k / K.
+
+    Steps are small near the target and largest far from it. Between the times of the rule the rate is constant, so that
+    any grid can be used with it; ``num_steps`` equal ones are the rule itself.
+
+    Args:
+        alpha_max: square root of the largest λ of a step, in (0, 1).
+        num_steps: steps of the rule, K; the more, the more noise at t = 1.
+        offset: shift of the phase, at least 0; above 0 it keeps the smallest step away from zero.
+
+    References:
+        Vargas, Grathwohl, Doucet, "Denoising Diffusion Samplers", 2023.
+    """
+
+    def __init__(self, alpha_max: float = 0.6, num_steps: int = 64, offset: float = 0.008) -> None:
+        if not (0 < alpha_max < 1 and num_steps >= 1 and offset >= 0):
+            raise ValueError(
+                "need alpha_max in (0, 1), num_steps of at least 1 and offset of at least 0, "
+                f"got {alpha_max}, {num_steps} and {offset}"
+            )
+        self.alpha_max = alpha_max
+        self.num_steps = num_steps
+        self.offset = offset
+
+    def alpha_bar(self, t: Tensor) -> Tensor:
+        """Product of 1 − λ over the steps up to t, the last one in part."""
+        rates = self._rates(t)
+        # minus log ᾱ at the times of the rule, zero first
+        total = torch.cat([rates.new_zeros(1), rates.cumsum(0)])
+        k = self._step(t)
+        return torch.exp(-(total[k] + rates[k] * (t * self.num_steps - k)))
+
+    def beta(self, t: Tensor) -> Tensor:
+        """See the class."""
+        return 0.5 * self.num_steps * self._rates(t)[self._step(t)]
+
+    def _rates(self, like: Tensor) -> Float[Tensor, " k"]:
+        """−log(1 − λ) of each step."""
+        k = torch.arange(1, self.num_steps + 1, dtype=like.dtype, device=like.device)
+        phase = 0.5 * math.pi * (1 - k / self.num_steps + self.offset) / (1 + self.offset)
+        return -torch.log1p(-((self.alpha_max * torch.cos(phase) ** 2) ** 2))
+
+    def _step(self, t: Tensor) -> Tensor:
+        return (t * self.num_steps).floor().long().clamp(0, self.num_steps - 1)
+
+
 def uniform_times(num_steps: int, *, device: torch.device | str | None = None) -> Float[Tensor, " k"]:
     """Equidistant grid of ``num_steps`` + 1 times from 0 to 1, in float64.
 
@@ -103,3 +150,52 @@ def uniform_times(num_steps: int, *, device: torch.device | str | None = None) -
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
     return torch.linspace(0, 1, num_steps + 1, dtype=torch.float64, device=device)
+
+
+def equalise(
+    times: Float[Tensor, " k"], costs: Float[Tensor, " l"], num_steps: int, *, uniform_share: float = 0.0
+) -> Float[Tensor, " m"]:
+    """Grid of ``num_steps`` + 1 times whose steps all cost the same, as far as the costs of another grid tell.
+
+    The cost of a short step grows with its squared length, so that the root of the cost is a length along the path, and
+    equal lengths are the cheapest way to go it in that many steps (Williams et al. 2024).
+
+    Args:
+        times: increasing grid.
+        costs: cost of each of its k − 1 steps, at least 0.
+        num_steps: steps of the new grid, at least 1.
+        uniform_share: share of the steps that are spread evenly over time instead, in [0, 1].
+
+    Returns:
+        strictly increasing times with the same ends.
+
+    Raises:
+        ValueError: an option out of its range, or costs that are negative or not finite.
+
+    References:
+        Williams, Campbell, Doucet, Syed, "Score-Optimal Diffusion Schedules", 2024.
+
+    >>> equalise(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([9.0, 1.0]), 4).tolist()
+    [0.0, 0.1666666716337204, 0.3333333432674408, 0.5, 1.0]
+    """
+    if num_steps < 1 or not 0 <= uniform_share <= 1:
+        raise ValueError(
+            f"need num_steps of at least 1 and uniform_share in [0, 1], got {num_steps} and {uniform_share}"
+        )
+    if len(costs) != len(times) - 1 or not ((costs >= 0) & costs.isfinite()).all():
+        raise ValueError(f"costs must be {len(times) - 1} finite numbers of at least 0, got {costs.tolist()}")
+    costs = costs.to(times)
+    # the floor keeps the grid increasing where a step costs nothing
+    lengths = torch.where(costs.max() > 0, costs.clamp_min(1e-12 * costs.max()), 1.0).sqrt()
+    lengths = (1 - uniform_share) * lengths / lengths.sum() + uniform_share * times.diff() / (times[-1] - times[0])
+    travelled = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    marks = torch.linspace(0, 1, num_steps + 1, dtype=times.dtype, device=times.device) * travelled[-1]
+    inner = interpolate(marks[1:-1], travelled, times)
+    return torch.cat([times[:1], inner, times[-1:]])
+
+
+def interpolate(x: Float[Tensor, " n"], knots: Float[Tensor, " k"], values: Float[Tensor, " k"]) -> Float[Tensor, " n"]:
+    """Piecewise linear function through increasing knots, at points between the first and the last."""
+    k = torch.searchsorted(knots, x, right=True).clamp(1, len(knots) - 1)
+    share = (x - knots[k - 1]) / (knots[k] - knots[k - 1])
+    return torch.lerp(values[k - 1], values[k], share)

@@ -12,6 +12,7 @@ from sbflow.integrator.kernel import guidance_coefficient
 from sbflow.potential import Potential
 from sbflow.process import OrnsteinUhlenbeck
 from sbflow.smc.particles import Field
+from sbflow.tensor import flat_sum
 
 __all__ = ["GuidedDenoising", "WeightedKernel"]
 
@@ -56,10 +57,8 @@ class GuidedDenoising:
         self.coefficient = coefficient
 
     def field(self, x: Float[Tensor, "n d"], t: Tensor) -> Field:
-        """Potential and gradient; the gradient of a particle outside the support is set to zero."""
-        log_g, grad = self.potential.log_g_and_grad(x, t)
-        # such a particle has weight zero for good, but a NaN position would spoil the batch
-        return Field(log_g, torch.where(log_g[:, None] == -torch.inf, torch.zeros_like(grad), grad))
+        """Potential and gradient."""
+        return Field.of(*self.potential.log_g_and_grad(x, t))
 
     def propose(self, x: Float[Tensor, "n d"], field: Field, t: Tensor, s: Tensor) -> Gaussian:
         """Guided reversal from t to s."""
@@ -69,5 +68,8 @@ class GuidedDenoising:
         self, x: Tensor, field: Field, law: Gaussian, x_s: Tensor, field_s: Field, t: Tensor, s: Tensor
     ) -> Float[Tensor, " n"]:
         """See the class."""
-        reference = self.process.kernel(x, s, t)._replace(std=law.std)
-        return field_s.log_g.double() - field.log_g.double() + (reference.log_prob(x_s) - law.log_prob(x_s)).double()
+        # the difference of two squared distances to x_s, without the digits that they have in common
+        pull = law.mean.double() - self.process.kernel(x, s, t).mean.double()
+        noise = x_s.double() - law.mean.double()
+        log_ratio = -flat_sum((noise + 0.5 * pull) * pull) / law.std.double() ** 2
+        return field_s.log_g.double() - field.log_g.double() + log_ratio

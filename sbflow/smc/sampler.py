@@ -1,18 +1,42 @@
-"""The weighted reverse diffusion: sequential Monte Carlo along a decreasing grid of times."""
+r"""Sequential Monte Carlo along a ladder of levels, with tempering, denoising and Markov moves.
 
-import math
+The ladder starts at the first time with increasing exponents of the potential, the last of them 1, and goes on down the
+times. The Particle Denoising Diffusion Sampler has the one exponent 1; annealed sequential Monte Carlo the one time 0.
+"""
+
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
+from sbflow.smc.engine import Engine, Level, resample
 from sbflow.smc.guided import WeightedKernel
-from sbflow.smc.particles import Field, Particles, SMCPath, effective_sample_size
+from sbflow.smc.moves import Hmc
+from sbflow.smc.particles import Particles, SamplingError, SMCPath
 from sbflow.smc.resampling import Resampling, systematic
-from sbflow.tensor import randn_like
 
-__all__ = ["init", "resample", "sample", "step"]
+__all__ = ["Ladder", "climb", "init", "resample", "sample", "step"]
+
+
+class Ladder(NamedTuple):
+    """What a pilot run decides and a run takes as given, so that its Ẑ stays unbiased; all in float64.
+
+    Attributes:
+        times: decreasing grid that ends at 0 ``[k]``.
+        exponents: increasing powers of the potential at the first time, the last of them 1 ``[m]``; None is only 1.
+        step_sizes: of the Markov moves at each of the m + k − 1 levels but the last; None without moves.
+    """
+
+    times: Float[Tensor, " k"]
+    exponents: Float[Tensor, " m"] | None = None
+    step_sizes: Float[Tensor, " l"] | None = None
+
+    def levels(self) -> list[Level]:
+        """The m + k − 1 levels."""
+        exponents = [1.0] if self.exponents is None else self.exponents.tolist()
+        return [Level(self.times[0], e) for e in exponents] + [Level(t) for t in self.times[1:]]
 
 
 def init(
@@ -26,37 +50,7 @@ def init(
         t: first time of the grid.
         generator: source of the noise.
     """
-    x = randn_like(like, generator)
-    rows, n, _ = x.shape
-    field = _field(kernel, x, t)
-    uniform = torch.full((rows, n), -math.log(n), dtype=torch.float64, device=x.device)
-    ancestors = torch.arange(n, device=x.device).expand(rows, n)
-    return _reweigh(Particles(x, field, uniform, uniform.new_zeros(rows), ancestors), field.log_g.double())
-
-
-def resample(
-    particles: Particles, scheme: Resampling, ess_threshold: float, generator: torch.Generator | None = None
-) -> tuple[Particles, Bool[Tensor, " r"]]:
-    """Resample the sets whose effective sample size is at most ``ess_threshold`` · n.
-
-    The decision is a selection and not a branch, so that it costs no transfer to the host.
-
-    Returns:
-        the particles, and which sets were resampled ``[r]``.
-    """
-    n = particles.log_weights.shape[-1]
-    chosen = effective_sample_size(particles.log_weights) <= ess_threshold * n
-    identity = torch.arange(n, device=chosen.device).expand_as(particles.ancestors)
-    ancestors = torch.where(chosen[:, None], scheme(particles.log_weights, generator), identity)
-    log_weights = torch.where(chosen[:, None], -math.log(n), particles.log_weights)
-    moved = Particles(
-        _gather(particles.x, ancestors),
-        Field(*(_gather(part, ancestors) for part in particles.field)),
-        log_weights,
-        particles.log_z,
-        particles.ancestors.gather(-1, ancestors),
-    )
-    return moved, chosen
+    return Engine(kernel, generator=generator).init(like, Level(t))[0]
 
 
 def step(
@@ -68,7 +62,7 @@ def step(
     scheme: Resampling = systematic,
     ess_threshold: float = 0.3,
     generator: torch.Generator | None = None,
-) -> tuple[Particles, Bool[Tensor, " r"]]:
+) -> tuple[Particles, SMCPath]:
     """Resample where needed, move from t to s, weigh.
 
     Args:
@@ -81,103 +75,101 @@ def step(
         generator: source of all randomness.
 
     Returns:
-        the particles at time s, and which sets were resampled ``[r]``.
+        the particles at time s, and the diagnostics of the step, each ``[r]``.
     """
-    particles, chosen = resample(particles, scheme, ess_threshold, generator)
-    x, field = particles.x.flatten(0, 1), _flat(particles.field)
-    law = kernel.propose(x, field, t, s)
-    x_s = law.sample(generator).reshape(particles.x.shape)
-    field_s = _field(kernel, x_s, s)
-    increment = kernel.log_weight(x, field, law, x_s.flatten(0, 1), _flat(field_s), t, s)
-    moved = particles._replace(x=x_s, field=field_s)
-    return _reweigh(moved, increment.reshape(moved.log_weights.shape)), chosen
+    engine = Engine(kernel, scheme, ess_threshold, generator=generator)
+    return engine.advance(engine.rejuvenate(particles, Level(t)), Level(t), Level(s))
 
 
-@torch.no_grad()
 def sample(
     kernel: WeightedKernel,
     like: Float[Tensor, "r n d"],
     times: Float[Tensor, " k"],
     *,
+    exponents: Float[Tensor, " m"] | None = None,
+    step_sizes: Float[Tensor, " l"] | None = None,
+    moves: Hmc | None = None,
     scheme: Resampling = systematic,
     ess_threshold: float = 0.3,
+    chunk_size: int | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Particles, SMCPath]:
     """Run r independent particle samplers from the reference to the target.
 
     Args:
-        kernel: the moves.
+        kernel: the moves between times.
         like: gives number, dimension, dtype and device of the particles; its values are not read.
         times: decreasing grid that ends at 0.
+        exponents: see `Ladder`; more than one tempers the first weight.
+        step_sizes: see `Ladder`; given with ``moves``, and found by `sbflow.smc.tune`.
+        moves: Markov moves at every level before it is left.
         scheme: resampling scheme.
-        ess_threshold: in [0, 1], see `step`.
+        ess_threshold: resample at an effective sample size of at most this share of n: 0 never, 1 always.
+        chunk_size: points per call of the density, for large n · d; None takes all at once.
         generator: source of all randomness.
 
     Raises:
-        ValueError: ``ess_threshold`` outside [0, 1].
-        FloatingPointError: the density gave NaN, or no particle has weight; names the time and the count.
+        ValueError: an option that cannot be.
+        SamplingError: the density raised, or was NaN for every particle of a set, or no particle has weight; names the
+            time and the count, and carries what was computed.
     """
-    if not 0 <= ess_threshold <= 1:
-        raise ValueError(f"ess_threshold must lie in [0, 1], got {ess_threshold}")
-    particles = init(kernel, like, times[0], generator=generator)
-    path = [_diagnose(particles, torch.zeros_like(particles.log_z, dtype=torch.bool))]
-    for t, s in pairwise(times):
-        particles, chosen = step(
-            particles, kernel, t, s, scheme=scheme, ess_threshold=ess_threshold, generator=generator
-        )
-        path.append(_diagnose(particles, chosen))
-    stacked = SMCPath(*(torch.stack(column) for column in zip(*path, strict=True)))
-    _check_finite(stacked, times)
+    engine = Engine(kernel, scheme, ess_threshold, moves, chunk_size, generator)
+    return climb(engine, like, Ladder(times, exponents, step_sizes))
+
+
+@torch.no_grad()
+def climb(engine: Engine, like: Float[Tensor, "r n d"], ladder: Ladder) -> tuple[Particles, SMCPath]:
+    """Run r independent samplers up a ladder; see `sample`."""
+    _check_ladder(ladder, engine.moves, like.shape[1])
+    levels = ladder.levels()
+    step_sizes = [None] * (len(levels) - 1) if ladder.step_sizes is None else ladder.step_sizes.tolist()
+    particles: Particles | None = None
+    path: list[SMCPath] = []
+    try:
+        particles, diagnosis = engine.init(like, levels[0])
+        path.append(diagnosis)
+        for (before, after), step_size in zip(pairwise(levels), step_sizes, strict=True):
+            fresh = engine.rejuvenate(particles, before, step_size)
+            particles, diagnosis = engine.advance(fresh, before, after)
+            path.append(diagnosis)
+    except SamplingError as error:
+        raise SamplingError(
+            f"{error} (step {len(path)} of {len(levels) - 1})", particles, _stacked(path) if path else None
+        ) from error.__cause__
+    stacked = _stacked(path)
+    _check_path(particles, stacked, levels)
     return particles, stacked
 
 
-def _field(kernel: WeightedKernel, x: Float[Tensor, "r n d"], t: Tensor) -> Field:
-    log_g, grad = kernel.field(x.flatten(0, 1), t)
-    return Field(_positive(log_g.reshape(x.shape[:2]), t), grad.reshape(x.shape))
+def _stacked(path: list[SMCPath]) -> SMCPath:
+    return SMCPath(*(torch.stack(column) for column in zip(*path, strict=True)))
 
 
-def _positive(log_g: Float[Tensor, "r n"], t: Tensor) -> Float[Tensor, "r n"]:
-    """Lift −inf at t > 0 to the least finite value of the row.
-
-    A particle whose potential is zero on the way may still end inside the support: to drop it there biases Ẑ. Any
-    positive value cancels between two steps, so it may even depend on the other particles.
-    """
-    outside = log_g == -torch.inf
-    least = torch.where(outside, torch.inf, log_g).amin(-1, keepdim=True)
-    return torch.where(outside & (t > 0), torch.where(least == torch.inf, 0.0, least), log_g)
-
-
-def _flat(field: Field) -> Field:
-    return Field(*(part.flatten(0, 1) for part in field))
-
-
-def _gather(values: Tensor, ancestors: Int[Tensor, "r n"]) -> Tensor:
-    """Select along the particle axis."""
-    index = ancestors.reshape(ancestors.shape + (1,) * (values.ndim - 2))
-    return values.gather(1, index.expand(ancestors.shape + values.shape[2:]))
+def _check_ladder(ladder: Ladder, moves: Hmc | None, n: int) -> None:
+    num_levels = len(ladder.times) + (0 if ladder.exponents is None else len(ladder.exponents) - 1)
+    if ladder.exponents is not None:
+        exponents = ladder.exponents
+        if not (len(exponents) and exponents[0] > 0 and (exponents.diff() > 0).all() and exponents[-1] == 1):
+            raise ValueError(f"exponents must be positive, increase and end at 1, got {exponents.tolist()}")
+    if (moves is None) != (ladder.step_sizes is None):
+        raise ValueError("moves and step_sizes must be given together; `tune` finds the step sizes")
+    if moves is None or ladder.step_sizes is None:
+        return
+    step_sizes = ladder.step_sizes
+    if len(step_sizes) != num_levels - 1 or not ((step_sizes > 0) & step_sizes.isfinite()).all():
+        raise ValueError(f"step_sizes must be {num_levels - 1} positive numbers, got {step_sizes.tolist()}")
+    if moves.waste_free and n % (moves.num_moves + 1):
+        raise ValueError(f"waste_free needs a multiple of num_moves + 1 = {moves.num_moves + 1} particles, got {n}")
 
 
-def _reweigh(particles: Particles, increment: Float[Tensor, "r n"]) -> Particles:
-    """Multiply the weights, move their sum into the estimate of Z and normalise."""
-    # a particle of weight zero keeps it: its increment may be −inf + inf
-    log_weights = torch.where(
-        particles.log_weights == -torch.inf, particles.log_weights, particles.log_weights + increment
-    )
-    total = torch.logsumexp(log_weights, -1)
-    return particles._replace(log_weights=log_weights - total[:, None], log_z=particles.log_z + total)
-
-
-def _diagnose(particles: Particles, chosen: Bool[Tensor, " r"]) -> SMCPath:
-    num_nan = particles.field.log_g.isnan().sum(-1)
-    return SMCPath(effective_sample_size(particles.log_weights), chosen, particles.log_z, num_nan)
-
-
-def _check_finite(path: SMCPath, times: Float[Tensor, " k"]) -> None:
+def _check_path(particles: Particles, path: SMCPath, levels: list[Level]) -> None:
     """One look at the whole run: the only transfer to the host."""
-    bad = ~path.log_z.isfinite().all(-1)
+    n = particles.log_weights.shape[-1]
+    bad = (~path.log_z.isfinite() | (path.num_nan == n)).any(-1)
     if not bad.any():
         return
     k = int(bad.nonzero()[0])
     count = int(path.num_nan[k].sum())
     what = f"log density is NaN for {count} particles" if count else "no particle has a finite weight"
-    raise FloatingPointError(f"{what} at time {float(times[k]):.4g} (step {k} of {len(times) - 1}); check the target")
+    where = f"at time {float(levels[k].time):.4g} (step {k} of {len(levels) - 1})"
+    raise SamplingError(f"{what} {where}; check the target", particles, path)

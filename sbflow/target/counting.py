@@ -37,6 +37,7 @@ class CountingTarget(Target):
         self.target = target
         self.dim = target.dim
         self.log_normalizer = target.log_normalizer
+        self.log_normalizer_stderr = target.log_normalizer_stderr
         self._tally = _Tally()
 
     @property
@@ -63,6 +64,14 @@ class CountingTarget(Target):
         self._tally.density += len(x)
         self._tally.gradient += len(x)
         return self.target.log_prob_and_score(x)
+
+    def constrain(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n m"]:
+        """Points in the space of the parameters."""
+        return self.target.constrain(x)
+
+    def parameters_by_name(self, x: Float[Tensor, "n d"]) -> dict[str, Float[Tensor, "n *shape"]]:
+        """The parameters at each point, by name."""
+        return self.target.parameters_by_name(x)
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Float[Tensor, "n d"]:
         """Exact samples, where the target has them; not counted."""

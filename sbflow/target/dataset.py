@@ -13,9 +13,15 @@ from torch import Tensor
 
 __all__ = ["data_root", "read_csv"]
 
-_SOURCES = {
-    "sonar": "https://archive.ics.uci.edu/dataset/151",
-    "ionosphere": "https://archive.ics.uci.edu/dataset/52",
+_LABELLED = "label 0 or 1 and features"
+_TABLES = {
+    "sonar": (_LABELLED, "https://archive.ics.uci.edu/dataset/151"),
+    "ionosphere": (_LABELLED, "https://archive.ics.uci.edu/dataset/52"),
+    "brownian_missing_middle": (
+        "time and observation, empty where missing",
+        "https://github.com/tensorflow/probability/tree/main/spinoffs/inference_gym",
+    ),
+    "finnish_pines": ("coordinates x and y in the unit square", "https://doi.org/10.1111/1467-9469.00115"),
 }
 
 
@@ -31,15 +37,18 @@ def read_csv(name: str) -> Float[Tensor, "rows columns"]:
     """Read one table in float64; an empty cell becomes NaN.
 
     Args:
-        name: ``sonar`` or ``ionosphere``, whose first column is the label (0 or 1) and the others are features.
+        name: ``sonar`` or ``ionosphere``, whose first column is the label (0 or 1) and the others are features;
+            ``brownian_missing_middle`` with the columns time and observation (empty where missing); or
+            ``finnish_pines`` with the coordinates x and y in the unit square.
 
     Raises:
         FileNotFoundError: there is no such file; the message says where to get it and where to put it.
     """
     path = data_root() / "bayes" / f"{name}.csv"
     if not path.is_file():
+        columns, source = _TABLES[name]
         raise FileNotFoundError(
             f"no file {path}: set SBFLOW_DATA to the folder that holds bayes/{name}.csv "
-            f"(a header, then rows of label 0 or 1 and features; the data are at {_SOURCES[name]})"
+            f"(a header, then rows of {columns}; the data are at {source})"
         )
     return torch.from_numpy(np.genfromtxt(path, delimiter=",", skip_header=1, dtype=np.float64))

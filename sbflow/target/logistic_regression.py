@@ -70,6 +70,7 @@ class Sonar(LogisticRegression):
     """
 
     log_normalizer = -108.384
+    log_normalizer_stderr = 0.001
 
     def __init__(self) -> None:
         super().__init__(*_regression_data("sonar"))
@@ -86,6 +87,7 @@ class Ionosphere(LogisticRegression):
     """
 
     log_normalizer = -111.609
+    log_normalizer_stderr = 0.0006
 
     def __init__(self) -> None:
         super().__init__(*_regression_data("ionosphere"))

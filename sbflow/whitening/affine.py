@@ -39,6 +39,36 @@ class Affine(nn.Module):
         if scale.ndim == 2 and scale.triu(1).any():
             raise ValueError("scale must be lower-triangular, got non-zero values above the diagonal")
 
+    @classmethod
+    def from_samples(
+        cls,
+        x: Float[Tensor, "n d"],
+        log_weights: Float[Tensor, " n"] | None = None,
+        *,
+        diagonal: bool = False,
+        inflation: float = 1.0,
+    ) -> "Affine":
+        """Take the mean and the covariance of weighted samples, in float64.
+
+        Args:
+            x: samples.
+            log_weights: their log-weights, normalised or not; None for equal weights.
+            diagonal: keep the standard deviations alone, where samples are too few for correlations.
+            inflation: factor on the standard deviations.
+
+        Raises:
+            ValueError: a sample of positive weight is not finite, no sample has weight, or those that have do not span
+                the space.
+        """
+        weights = _normalised(x, log_weights)
+        # a sample of weight zero may lie anywhere, at infinity too
+        x = torch.where(weights[:, None] > 0, x.double(), 0)
+        loc = weights @ x
+        centred = weights.sqrt()[:, None] * (x - loc)
+        # weights of n equal parts have 1 − 1/n here, the usual correction
+        factor = inflation / (1 - weights.square().sum()).clamp_min(torch.finfo(x.dtype).tiny).sqrt()
+        return cls(loc, factor * (centred.norm(dim=0) if diagonal else _triangular_root(centred)))
+
     @property
     def dim(self) -> int:
         """Dimension d."""
@@ -48,6 +78,13 @@ class Affine(nn.Module):
     def diagonal(self) -> Float[Tensor, " d"]:
         """Diagonal of L."""
         return self.scale if self.scale.ndim == 1 else self.scale.diagonal()
+
+    def precision_diagonal(self) -> Float[Tensor, " d"]:
+        """Diagonal of (L Lᵀ)⁻¹: the inverse variance of each coordinate given all others."""
+        if self.scale.ndim == 1:
+            return self.scale**-2
+        eye = torch.eye(self.dim).to(self.scale)
+        return torch.linalg.solve_triangular(self.scale, eye, upper=False).square().sum(0)
 
     @property
     def log_det(self) -> Float[Tensor, ""]:
@@ -70,3 +107,27 @@ class Affine(nn.Module):
         """Turn gradients with respect to x into gradients with respect to z, Lᵀ ∇ₓ."""
         scale = self.scale.to(gradient.dtype)
         return gradient * scale if scale.ndim == 1 else gradient @ scale
+
+
+def _normalised(x: Float[Tensor, "n d"], log_weights: Float[Tensor, " n"] | None) -> Float[Tensor, " n"]:
+    """Weights that sum to 1, after a check that they and the samples can be averaged."""
+    given = x.new_zeros(len(x)) if log_weights is None else log_weights
+    weights = given.double().softmax(0)
+    if not weights.isfinite().all():
+        raise ValueError(f"log_weights must be below infinity and not all -inf, got a largest of {given.max():g}")
+    num_bad = int((~x.isfinite().all(1) & (weights > 0)).sum())
+    if num_bad:
+        raise ValueError(f"x must be finite where it has weight, got {num_bad} of {len(x)} samples that are not")
+    return weights
+
+
+def _triangular_root(centred: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
+    """Lower-triangular L with L Lᵀ = centredᵀ centred, without squaring the condition number."""
+    rank = int(torch.linalg.matrix_rank(centred))
+    if rank < centred.shape[1]:
+        raise ValueError(
+            f"x must span its {centred.shape[1]} dimensions for a full covariance, got samples of rank {rank}: "
+            "take more of them or diagonal=True"
+        )
+    upper = torch.linalg.qr(centred).R
+    return (upper * upper.diagonal().sign()[:, None]).T.tril()

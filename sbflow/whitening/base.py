@@ -1,6 +1,8 @@
 """How a reference law is fitted to a target."""
 
 import abc
+import copy
+import math
 from itertools import chain
 
 import torch
@@ -8,7 +10,9 @@ import torch
 from sbflow.target.base import Target
 from sbflow.whitening.affine import Affine
 
-__all__ = ["Whitening", "device_of"]
+__all__ = ["ADVICE", "Whitening", "check_inflation", "device_of", "double_copy"]
+
+ADVICE = "use whitening=standard instead"
 
 
 class Whitening(abc.ABC):
@@ -30,3 +34,24 @@ def device_of(target: Target) -> torch.device:
     """Device of the target's constants; the CPU where it has none."""
     constant = next(chain(target.buffers(), target.parameters()), None)
     return torch.device("cpu") if constant is None else constant.device
+
+
+def double_copy(target: Target) -> Target:
+    """Copy the target in float64: constants in float32 would limit a fit to three or four digits.
+
+    A density that cannot be copied, because it holds a handle of another library, is used as it is.
+    """
+    try:
+        return copy.deepcopy(target).double()
+    except (TypeError, ValueError, RuntimeError):
+        return target
+
+
+def check_inflation(inflation: float) -> None:
+    """Refuse a factor on standard deviations that makes no Gaussian.
+
+    Raises:
+        ValueError: it is not positive and finite.
+    """
+    if not (inflation > 0 and math.isfinite(inflation)):
+        raise ValueError(f"inflation must be positive and finite, got {inflation}")

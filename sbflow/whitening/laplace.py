@@ -1,19 +1,15 @@
 """The Laplace approximation as reference law: N(mode, (−∇² log γ(mode))⁻¹)."""
 
-import copy
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sbflow.target.base import Target
 from sbflow.whitening.affine import Affine
-from sbflow.whitening.base import Whitening, device_of
+from sbflow.whitening.base import ADVICE, Whitening, check_inflation, device_of, double_copy
 
 __all__ = ["Laplace"]
 
-_ADVICE = "use whitening=standard instead"
 _NEWTON_STEPS = 20
 _HALVINGS = 20
 
@@ -34,8 +30,7 @@ class Laplace(Whitening):
     def __init__(self, num_steps: int = 500, inflation: float = 1.0) -> None:
         if num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-        if not (inflation > 0 and math.isfinite(inflation)):
-            raise ValueError(f"inflation must be positive and finite, got {inflation}")
+        check_inflation(inflation)
         self.num_steps = num_steps
         self.inflation = inflation
 
@@ -46,15 +41,15 @@ class Laplace(Whitening):
             ValueError: log γ cannot be evaluated in float64, is not finite at x = 0, or has no proper maximum that
                 the search reaches.
         """
-        # a copy: constants in float32 would limit the mode to three or four digits
-        density = copy.deepcopy(target).double()
+        density = double_copy(target)
         start = torch.zeros(target.dim, dtype=torch.float64, device=device_of(target))
         _check_start(density, start)
         mode = _newton(density, _lbfgs(density, start, self.num_steps))
         scale = _inverse_factor(_curvature(density, mode))
+        _check_width(scale)
         # in whitened units the mode is at distance |Lᵀ∇ log γ|, to first order
         if (scale.T @ density.score(mode[None])[0]).norm() > 1e-3:
-            raise ValueError(f"laplace whitening found no maximum in num_steps={self.num_steps}: raise it or {_ADVICE}")
+            raise ValueError(f"laplace whitening found no maximum in num_steps={self.num_steps}: raise it or {ADVICE}")
         return Affine(mode, self.inflation * scale)
 
     def empty(self, dim: int) -> Affine:
@@ -62,16 +57,24 @@ class Laplace(Whitening):
         return Affine(torch.zeros(dim, dtype=torch.float64), torch.eye(dim, dtype=torch.float64))
 
 
+def _check_width(scale: Float[Tensor, "d d"]) -> None:
+    """Refuse a spike, such as hierarchical models have where their scale goes to zero: its bulk lies elsewhere."""
+    width = scale.diagonal().min().item()
+    # below this, the particles' squared distances underflow in float32
+    if width < torch.finfo(torch.float32).tiny ** 0.5:
+        raise ValueError(f"laplace whitening found a spike of width {width:.3g}, not the bulk of the density: {ADVICE}")
+
+
 def _check_start(target: Target, x: Float[Tensor, " d"]) -> None:
     try:
         log_prob, score = target.log_prob_and_score(x[None])
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"laplace whitening needs log_prob to take float64 points, {_ADVICE}: {reason}") from error
+        raise ValueError(f"laplace whitening needs log_prob to take float64 points, {ADVICE}: {reason}") from error
     if not (log_prob.isfinite().all() and score.isfinite().all()):
         raise ValueError(
             f"laplace whitening starts at x = 0, where log_prob is {log_prob.item():g} and its gradient has norm "
-            f"{score.norm().item():g}; both must be finite: shift the density or {_ADVICE}"
+            f"{score.norm().item():g}; both must be finite: shift the density or {ADVICE}"
         )
 
 
@@ -132,15 +135,24 @@ def _log_prob(target: Target, x: Float[Tensor, " d"]) -> float:
 
 
 def _curvature(target: Target, x: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:
-    """−∇² log γ at one point, as the Jacobian of the score."""
-
-    def negative_score(x: Tensor) -> Tensor:
-        return -target.score(x[None])[0]
-
-    jacobian = torch.func.jacrev(negative_score)(x).detach()
+    """−∇² log γ at one point, from d copies of it: as many gradients as there are rows, all of them counted."""
+    rows = x.detach().repeat(len(x), 1).requires_grad_()
+    with torch.enable_grad():
+        try:
+            (jacobian,) = torch.autograd.grad(-target.score(rows).diagonal().sum(), rows)
+        except RuntimeError:
+            jacobian = _differences(target, x)
     if not jacobian.isfinite().all():
-        raise ValueError(f"laplace whitening met a second derivative of log_prob that is not finite: {_ADVICE}")
+        raise ValueError(f"laplace whitening met a second derivative of log_prob that is not finite: {ADVICE}")
     return 0.5 * (jacobian + jacobian.T)
+
+
+def _differences(target: Target, x: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:
+    """The same by central differences, for a score that another library computes and that has no derivative."""
+    # the cube root of the machine precision balances truncation and rounding
+    steps = torch.finfo(x.dtype).eps ** (1 / 3) * x.abs().clamp_min(1)
+    ahead, behind = (target.score(x + sign * steps.diag()).detach() for sign in (1, -1))
+    return (behind - ahead) / (2 * steps[:, None])
 
 
 def _inverse_factor(curvature: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
@@ -151,6 +163,6 @@ def _inverse_factor(curvature: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
         smallest = torch.linalg.eigvalsh(curvature)[0].item()
         raise ValueError(
             f"laplace whitening needs a proper maximum, but where it stopped the smallest eigenvalue of -Hessian of "
-            f"log_prob is {smallest:.3g}, not positive: {_ADVICE}"
+            f"log_prob is {smallest:.3g}, not positive: {ADVICE}"
         )
     return torch.linalg.solve_triangular(factor.flip(0, 1).T, torch.eye(len(factor)).to(factor), upper=False)

@@ -5,12 +5,12 @@ import pytest
 import torch
 from assertions import assert_mean_close
 from lightning import Callback, Trainer
-from problems import online_loop
+from problems import LinearDrift, online_loop, scalar_coupling
 
 from sbflow.algorithm import SchrodingerBridgeFlow
 from sbflow.data import UnpairedTensors
 from sbflow.network import MLP
-from sbflow.process import Brownian
+from sbflow.process import Brownian, gaussian_bridge
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -130,60 +130,28 @@ def test_moments_are_measured_once_and_kept_by_a_resumed_run(tmp_path):
     assert recorder.stages == ["finetune"] * 2 and recorder.state_steps == [{1}, {2}]
 
 
-def silent(module: SchrodingerBridgeFlow, monkeypatch, stage: str) -> SchrodingerBridgeFlow:
-    monkeypatch.setattr(type(module), "stage", stage)
-    monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
-    return module
+@pytest.mark.parametrize("event", [(2,), (1, 3, 3)])
+def test_with_one_seed_per_sample_a_translation_is_the_same_bit_for_bit_in_any_company(event):
+    module = trained_flow(event)
+    x, seeds = torch.randn(7, *event), [3, 1, 4, 1, 5, 9, 2]
+
+    def run(rows: list[int], **options) -> torch.Tensor:
+        return module.translate(x[rows], "backward", seed=[seeds[i] for i in rows], batch_size=4, **options)
+
+    whole = run(list(range(7)))
+    for split in ([[0, 1, 2], [3, 4, 5, 6]], [[0], [1], [2, 3, 4, 5, 6]], [[6, 5, 4, 3, 2, 1, 0]]):
+        found = torch.cat([run(rows) for rows in split])
+        assert torch.equal(found, whole[[i for rows in split for i in rows]])
+    assert torch.equal(module.translate(x, "backward", seed=torch.tensor(seeds), batch_size=4), whole)
 
 
-def test_pretraining_pairs_real_data_with_real_data_independently(monkeypatch):
-    module = silent(trained_flow(), monkeypatch, "pretrain")
-    x0, x1 = torch.randn(10, 2), torch.randn(10, 2)
-    pairs = module._pairs(x0, x1)
-    assert pairs.direction.tolist() == [0] * 5 + [1] * 5
-    assert torch.equal(pairs.start, torch.cat([x0[:5], x1[5:]])) and torch.equal(pairs.end, torch.cat([x1[:5], x0[5:]]))
-
-
-def test_finetuning_regresses_on_real_data_in_both_directions(monkeypatch):
-    module = silent(trained_flow(), monkeypatch, "finetune")
-    x0, x1 = torch.randn(300, 2) - 1, 2 * torch.randn(300, 2) + 3
-    pairs = module._pairs(x0, x1)
-    assert pairs.direction.tolist() == [0] * 300 + [1] * 300
-    assert torch.equal(pairs.end, torch.cat([x1, x0]))
-    assert not pairs.start.requires_grad and not torch.isin(pairs.start, torch.cat([x0, x1])).any()
-
-
-def test_finetuning_starts_are_what_the_other_direction_makes_of_the_end(monkeypatch):
-    # a vanishing noise makes the rollouts deterministic, so that each start can be recomputed from its end
-    module = silent(trained_flow(epsilon=1e-20), monkeypatch, "finetune")
-    x0, x1 = torch.randn(6, 2) - 1, 2 * torch.randn(7, 2) + 3
-    pairs = module._pairs(x0, x1)
-    steps = module.num_steps
-    x0_hat = module.translate(x1, "backward", num_steps=steps)
-    x1_hat = module.translate(x0, "forward", num_steps=steps)
-    assert torch.allclose(pairs.start, torch.cat([x0_hat, x1_hat]), atol=1e-5)
-    assert not torch.allclose(x0_hat[:6], x0, atol=0.1) and not torch.allclose(x1_hat, x0, atol=0.1)
-
-
-def test_finetuning_rolls_out_the_average_and_not_the_latest_weights(monkeypatch):
-    module = silent(trained_flow(epsilon=1e-20), monkeypatch, "finetune")
-    x0, x1 = torch.randn(4, 2), torch.randn(4, 2)
-    before = module._pairs(x0, x1).start
-    torch.nn.init.normal_(module.drift.network.out.weight, std=5.0)
-    assert torch.allclose(module._pairs(x0, x1).start, before, atol=1e-5)
-    torch.nn.init.normal_(module.ema.module.network.out.weight, std=5.0)
-    assert not torch.allclose(module._pairs(x0, x1).start, before, atol=1e-2)
-
-
-def test_translation_does_not_depend_on_the_batch_with_one_generator_per_sample():
-    module = trained_flow((1, 3, 3))
-    x = torch.randn(7, 1, 3, 3)
-
-    def run(rows: slice) -> torch.Tensor:
-        generators = [torch.Generator().manual_seed(seed) for seed in range(7)[rows]]
-        return module.translate(x[rows], "backward", generator=generators)
-
-    assert torch.allclose(run(slice(0, 7)), torch.cat([run(slice(0, 3)), run(slice(3, 7))]), atol=1e-5)
+def test_the_size_of_the_pieces_changes_nothing_but_rounding():
+    module, x = trained_flow(), torch.randn(9, 2)
+    whole = module.translate(x, seed=3)
+    for size in (1, 4, 9, 100):
+        assert torch.allclose(module.translate(x, seed=3, batch_size=size), whole, atol=1e-5)
+        flowed = module.probability_flow(x, batch_size=size)
+        assert torch.allclose(flowed, module.probability_flow(x), atol=1e-5)
 
 
 def test_a_seed_fixes_the_translation_and_leaves_the_global_stream_alone():
@@ -221,6 +189,41 @@ def test_the_last_noise_can_be_left_out():
     assert_mean_close((noisy - clean).double() ** 2, 0.5)
 
 
+def test_a_translation_follows_any_grid_of_times():
+    module, x = trained_flow(num_steps=3), torch.randn(6, 2)
+    uniform = torch.linspace(0, 1, 6, dtype=torch.float64)
+    assert torch.equal(module.translate(x, seed=1, times=uniform), module.translate(x, seed=1, num_steps=5))
+    paths = {
+        name: module.translate(x, seed=1, times=times, num_steps=8, return_path=True)
+        for name, times in (("grid", torch.tensor([0.0, 0.1, 0.7, 1.0])), ("cosine", "cosine"), ("uniform", "uniform"))
+    }
+    assert {name: len(path) for name, path in paths.items()} == {"grid": 4, "cosine": 9, "uniform": 9}
+    assert not torch.allclose(paths["cosine"][-1], paths["uniform"][-1])
+    assert all(torch.equal(path[0], x) for path in paths.values())
+
+
+def test_without_drift_the_variance_does_not_depend_on_the_grid():
+    module, x = flow(epsilon=0.7), torch.zeros(20_000, 2)
+    for times in ("cosine", "quadratic", torch.tensor([0.0, 0.9, 1.0])):
+        assert_mean_close(module.translate(x, times=times, num_steps=6).double() ** 2, 0.7)
+
+
+@pytest.mark.parametrize("method", ["euler", "heun"])
+@pytest.mark.parametrize("times", ["uniform", "cosine", "quadratic"])
+def test_the_probability_flow_of_an_exact_linear_drift_keeps_the_marginals(method, times):
+    # the bridge between N(0, 1) and N(0, 4) has variance S_t, and the flow carries x to x S_1 / S_0 in each quantile
+    cross = gaussian_bridge(torch.eye(1), 4 * torch.eye(1), 1.0).item()
+    module = flow((1,))
+    module.ema.module = LinearDrift(scalar_coupling(1.0, 4.0, cross), 1.0)
+    x = torch.linspace(-3, 3, 13)[:, None]
+    there = module.probability_flow(x, "forward", num_steps=400, times=times, method=method)
+    assert torch.allclose(there, 2 * x, atol=0.02)
+    assert torch.allclose(
+        module.probability_flow(2 * x, "backward", num_steps=400, times=times, method=method), x, atol=0.02
+    )
+    assert torch.equal(module.translate(x, sampler="ode", num_steps=20), module.probability_flow(x, num_steps=20))
+
+
 def test_the_probability_flow_is_deterministic_and_undone_by_its_reverse():
     module, x = trained_flow(), torch.randn(6, 2)
     there = module.probability_flow(x, "forward", num_steps=200)
@@ -243,6 +246,15 @@ def test_the_probability_flow_is_deterministic_and_undone_by_its_reverse():
         (lambda m: m.translate(torch.zeros(3, 2), num_steps=-1), "num_steps must be at least 1, got -1"),
         (lambda m: m.probability_flow(torch.zeros(3, 2), "sideways"), "direction must be 'forward' or 'backward'"),
         (lambda m: m.probability_flow(torch.zeros(3, 2), num_steps=0), "num_steps must be at least 1, got 0"),
+        (lambda m: m.translate(torch.zeros(3, 2), sampler="rk4"), "sampler must be 'sde' or 'ode', got 'rk4'"),
+        (lambda m: m.translate(torch.zeros(3, 2), sampler="ode", return_path=True), "return_path is an option of"),
+        (lambda m: m.translate(torch.zeros(3, 2), batch_size=0), "batch_size must be at least 1, got 0"),
+        (lambda m: m.translate(torch.zeros(3, 2), seed=[1, 2]), "got 2 for 3 samples"),
+        (lambda m: m.translate(torch.zeros(3, 2), times="fast"), "times must be one of uniform, cosine, quadratic or"),
+        (
+            lambda m: m.translate(torch.zeros(3, 2), times=torch.tensor([0.0, 0.5])),
+            r"times must increase from 0 to 1, got \[0.0, 0.5\]",
+        ),
     ],
 )
 def test_impossible_translations_are_refused(call, message):
@@ -265,8 +277,13 @@ def test_double_precision_samples_are_translated():
         ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\), got 1.0"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"finetune_learning_rate": -1.0}, "finetune_learning_rate"),
+        ({"guard": "hope"}, "guard must be 'refuse', 'warn' or 'off', got 'hope'"),
+        ({"coupling": "nearest"}, "coupling must be a Coupling or one of independent, .*, got 'nearest'"),
+        ({"pretrain_coupling": "online"}, "pretrain_coupling must not simulate the network"),
+        ({"parametrisation": "score"}, "parametrisation must be 'drift', 'scaled' or 'endpoint', got 'score'"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         flow(**options)

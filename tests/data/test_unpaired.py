@@ -52,13 +52,14 @@ def test_a_resumed_run_sees_the_batches_that_the_undisturbed_run_would_have_seen
     data.trainer = trainer(0, 10)
     undisturbed = batches(data)
     data.trainer = trainer(6, 10)
-    assert torch.equal(batches(data), undisturbed[6:])
+    # the trainer stops at its own count: the loader is as long as for a fresh run
+    assert torch.equal(batches(data)[:4], undisturbed[6:])
 
 
 def test_accumulated_gradients_take_as_many_batches_as_they_need():
     data = UnpairedTensors(*numbered()[:2], batch_size=4)
     data.trainer = trainer(2, 10, accumulate=3)
-    assert len(data.train_dataloader()) == 24
+    assert len(data.train_dataloader()) == 30
 
 
 def test_two_processes_see_different_batches():

@@ -45,7 +45,7 @@ def test_coupling_figure_has_x0_across_and_x1_up():
 def test_evidence_figure_draws_the_path_and_samples_of_any_dimension(dim):
     evidence = estimate_log_z(lambda x: -(x**2).sum(1), dim, num_particles=100, num_steps=4)
     module = SimpleNamespace(estimate=lambda **_: evidence)
-    path, _ = EvidenceFigure()(module).axes
+    path = EvidenceFigure()(module).axes[0]
     assert len(path.lines[0].get_xdata()) == 5
     assert path.lines[0].get_ydata().max() <= 1 + 1e-9
 

@@ -4,7 +4,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from sbflow.metric.coupling import GaussianCoupling, gaussian_bridge
+from sbflow.metric.coupling import GaussianCoupling, gaussian_bridge, gaussian_kl
+from sbflow.metric.wasserstein import Gaussians
 
 
 class Pair(NamedTuple):
@@ -136,3 +137,40 @@ def test_the_independent_coupling_is_off_by_the_whole_covariance():
     relative_noise = (2 * 2 / 20_000) ** 0.5 / (0.618 * 2**0.5)
     assert abs(metrics["test/cross_covariance_error"] - 1) < 5 * relative_noise
     assert abs(metrics["test/cross_covariance_error_backward"] - 1) < 5 * relative_noise
+
+
+def test_the_divergence_of_gaussians_is_that_of_torch_distributions():
+    a, b = (
+        Gaussians(torch.randn(3, dtype=torch.float64), random_covariance(3, seed) + torch.eye(3)) for seed in (6, 7)
+    )
+    laws = [torch.distributions.MultivariateNormal(*law) for law in (a, b)]
+    assert gaussian_kl(a, b) == pytest.approx(torch.distributions.kl_divergence(*laws).item(), rel=1e-9)
+
+
+def test_the_joint_divergence_of_the_exact_bridge_is_at_its_floor():
+    n, d = 20_000, 3
+    data = GaussianData(random_covariance(d, 8), 2 * random_covariance(d, 9), n)
+    metrics = GaussianCoupling(num_samples=n)(ExactBridge(data, 0.6), data)
+    p = 2 * d
+    for suffix in ("", "_backward"):
+        floor = metrics["test/joint_kl_floor" + suffix]
+        assert floor == pytest.approx(p * (p + 3) / (4 * n))
+        # 2 n KL is chi-squared with p (p + 3) / 2 degrees of freedom, of deviation sqrt(p (p + 3))
+        assert abs(metrics["test/joint_kl" + suffix] - floor) < 5 * (p * (p + 3)) ** 0.5 / (2 * n)
+
+
+def test_the_joint_divergence_of_independent_ends_is_their_mutual_information():
+    data = GaussianData(torch.eye(2).double(), torch.eye(2).double(), 20_000)
+    metrics = GaussianCoupling(num_samples=20_000)(Independent(data, 1.0), data)
+    c = 0.6180340
+    # two pairs of correlation c: KL of independence from them is c²/(1−c²) + ½ log(1−c²) each
+    expected = 2 * (c**2 / (1 - c**2) + 0.5 * torch.tensor(1 - c**2).log().item())
+    assert metrics["test/joint_kl"] == pytest.approx(expected, rel=0.1)
+
+
+def test_data_of_unknown_moments_and_modules_without_a_reference_are_refused():
+    data = GaussianData(torch.eye(2).double(), torch.eye(2).double(), 10)
+    with pytest.raises(ValueError, match=r"needs data with known moments \(data=gaussians\), got SimpleNamespace"):
+        GaussianCoupling().check(ExactBridge(data, 1.0), SimpleNamespace(split=None))
+    with pytest.raises(ValueError, match="needs a Brownian reference, and SimpleNamespace has none"):
+        GaussianCoupling().check(SimpleNamespace(translate=None), data)

@@ -14,13 +14,18 @@ class FakeSampler:
     def estimate(self, **arguments):
         self.calls.append(arguments)
         log_z = torch.tensor([1.0, 2.0, 3.0]) if arguments["trained"] else torch.tensor([0.0, 0.0, 6.0])
-        return SimpleNamespace(log_z_replicates=log_z, density_evaluations=1, seconds=0.0)
+        return SimpleNamespace(
+            log_z_replicates=log_z, log_z_stderr_replicates=torch.tensor([1.0, 2.0, 2.0]), num_steps=7
+        )
 
 
 def test_bias_and_spread_of_known_replicates():
     metrics = LogNormalizer()(FakeSampler(1.5))
     assert metrics == pytest.approx(
         {
+            "test/num_steps": 7,
+            "test/log_z_stderr": 3**0.5,
+            "test/log_z_stderr_untrained": 3**0.5,
             "test/log_z_mean": 2,
             "test/log_z_sd": 1,
             "test/log_z_bias": 0.5,
@@ -35,7 +40,8 @@ def test_bias_and_spread_of_known_replicates():
 
 def test_without_a_known_log_normalizer_there_is_no_error():
     metrics = LogNormalizer()(FakeSampler(None))
-    assert set(metrics) == {f"test/log_z_{name}{suffix}" for name in ("mean", "sd") for suffix in ("", "_untrained")}
+    names = {f"test/log_z_{name}{suffix}" for name in ("mean", "sd", "stderr") for suffix in ("", "_untrained")}
+    assert set(metrics) == names | {"test/num_steps"}
 
 
 def test_both_potentials_are_run_with_the_same_settings():

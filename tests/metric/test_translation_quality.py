@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from sbflow.data import UnpairedTensors
 from sbflow.data.glyphs import Glyphs
 from sbflow.metric import translation
-from sbflow.metric.translation import TranslationQuality
+from sbflow.metric.translation import TranslationQuality, class_consistency
 
 
 class Identity:
@@ -110,7 +111,7 @@ def test_the_classifier_is_trained_once_per_data_object(trainings):
 
 def test_only_the_directions_asked_for_are_measured(trainings):
     forward = TranslationQuality()(Identity(), tiny())
-    assert len(forward) == 9 and not [name for name in forward if name.endswith("_backward")]
+    assert len(forward) == 13 and not [name for name in forward if name.endswith("_backward")]
     backward = TranslationQuality(directions=["backward"])(Identity(), tiny())
     assert "test/frechet_backward" in backward and "test/frechet" not in backward
 
@@ -142,3 +143,46 @@ def test_the_number_of_steps_and_a_seeded_generator_reach_the_module(trainings):
 def test_impossible_settings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         TranslationQuality(**arguments)
+
+
+def test_classes_that_go_to_one_class_each_are_consistent():
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    assert class_consistency(labels, torch.tensor([4, 4, 3, 3, 3, 3])) == 1
+    assert class_consistency(labels, torch.tensor([4, 3, 3, 4, 1, 0])) == 0.5
+
+
+def test_labelled_sources_have_a_consistency_and_its_floor(trainings):
+    metrics = TranslationQuality(directions=("forward", "backward"))(Identity(), tiny())
+    for suffix in ("", "_backward"):
+        assert 0 < metrics["test/class_consistency_floor" + suffix] <= 1
+        assert metrics["test/kid" + suffix] > metrics["test/kid_floor" + suffix] - 1
+
+
+def test_data_without_labels_have_no_consistency(trainings):
+    images = tiny().split("train")
+    data = UnpairedTensors(images.x0, images.x1)
+    assert not [name for name in TranslationQuality()(Identity(), data) if "consistency" in name]
+
+
+def test_vectors_are_refused_before_training():
+    data = UnpairedTensors(torch.randn(9, 3), torch.randn(9, 3))
+    with pytest.raises(ValueError, match=r"needs images \[c, h, w\], got samples of shape \[3\]"):
+        TranslationQuality().check(Identity(), data)
+    with pytest.raises(ValueError, match="measures a translation, and object does not translate"):
+        TranslationQuality().check(object(), tiny())
+
+
+def test_extractors_that_cannot_be_had_are_refused_before_training(monkeypatch):
+    def absent(device):
+        raise ValueError("cannot be had")
+
+    monkeypatch.setattr(translation, "inception_features", absent)
+    monkeypatch.setattr(translation, "perceptual_distance", absent)
+    for options in ({"features": "inception"}, {"lpips": True}):
+        with pytest.raises(ValueError, match="cannot be had"):
+            TranslationQuality(**options).check(Identity(), tiny())
+
+
+def test_an_unknown_extractor_is_refused(unchecked_types):
+    with pytest.raises(ValueError, match="features must be 'classifier' or 'inception', got 'clip'"):
+        TranslationQuality(features="clip")

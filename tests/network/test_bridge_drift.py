@@ -4,6 +4,7 @@ from assertions import assert_mean_close
 from torch import nn
 
 from sbflow.network import MLP, BridgeDrift, UNet
+from sbflow.network.drift import TwoNetworks
 from sbflow.process import Brownian
 
 
@@ -123,3 +124,71 @@ def test_relative_precision_is_the_inverse_variance_of_the_regression_target():
         # a variance of n Gaussian draws has relative standard error √(2 / n); two of them enter the ratio
         expected = (x1 - x0).var() / target.var()
         assert abs(drift.relative_precision(torch.tensor([u])) / expected - 1) < 5 * (4 / 200_000) ** 0.5
+
+
+def affine_regression(parametrisation: str, u: float, *, n: int = 100_000):
+    """Drift of a network that answers 0, and its regression residual in units of the network, on independent pairs."""
+    generator = torch.Generator().manual_seed(4)
+    x0 = 3 + 1.5 * torch.randn(n, 1, generator=generator).double()
+    x1 = -1 + 0.5 * torch.randn(n, 1, generator=generator).double()
+    drift = BridgeDrift(Zero(), (1,), 0.8, parametrisation=parametrisation).double()
+    drift.measure(x0, x1)
+    t, forward = torch.full((n,), u, dtype=torch.float64), torch.zeros(n, dtype=torch.long)
+    x = Brownian(0.8).bridge(x0, x1, t).sample(generator)
+    residual = Brownian(0.8).drift_to_end(x, x1, t) - drift(x, t, forward)
+    return x, residual * drift.weight(t, forward).sqrt()
+
+
+class Zero(nn.Module):
+    """A backbone that has learned nothing."""
+
+    def forward(self, x, u, direction):
+        return torch.zeros_like(x)
+
+
+@pytest.mark.parametrize("u", [0.0, 0.3, 0.9, 0.99])
+@pytest.mark.parametrize("parametrisation", ["scaled", "endpoint"])
+def test_the_regression_target_of_the_network_has_unit_variance(parametrisation, u):
+    assert_mean_close(affine_regression(parametrisation, u)[1] ** 2, 1.0)
+
+
+@pytest.mark.parametrize("u", [0.0, 0.3, 0.9, 0.99])
+def test_the_end_point_network_has_nothing_linear_left_to_learn(u):
+    x, residual = affine_regression("endpoint", u)
+    assert_mean_close(residual * (x - x.mean(0)), 0.0)
+    x, residual = affine_regression("drift", 0.9)
+    with pytest.raises(AssertionError, match="standard errors"):
+        assert_mean_close(residual * (x - x.mean(0)), 0.0)
+
+
+@pytest.mark.parametrize("parametrisation", ["drift", "scaled", "endpoint"])
+def test_every_parametrisation_is_finite_at_both_ends(parametrisation):
+    drift = BridgeDrift(Recorder(), (2,), 0.7, parametrisation=parametrisation)
+    drift.measure(*vectors())
+    for u in (0.0, 1 - 1e-6, 1.0):
+        out = drift(torch.randn(5, 2), torch.full((5,), u), torch.arange(5) % 2)
+        assert out.isfinite().all()
+
+
+def test_two_networks_each_answer_for_their_direction():
+    torch.manual_seed(1)
+    both = TwoNetworks(MLP((2,), hidden=(8,), num_directions=2))
+    nn.init.normal_(both.forwards.out.weight)
+    nn.init.normal_(both.backwards.out.weight)
+    x, u, direction = torch.randn(7, 2), torch.rand(7), torch.tensor([0, 1, 1, 0, 1, 0, 0])
+    out = both(x, u, direction)
+    expected = [
+        (both.forwards, both.backwards)[s](x[i : i + 1], u[i : i + 1], direction[i : i + 1])
+        for i, s in enumerate(direction)
+    ]
+    assert torch.allclose(out, torch.cat(expected), atol=1e-6)
+    shared = both(x, u[:1], direction)
+    assert torch.allclose(shared, both(x, u[:1].expand(7), direction), atol=1e-6)
+
+
+def test_two_networks_share_no_weights():
+    both = TwoNetworks(MLP((2,), hidden=(8,), num_directions=2))
+    nn.init.normal_(both.forwards.out.weight)
+    out = both(torch.randn(4, 2), torch.rand(4), torch.ones(4, dtype=torch.long))
+    assert torch.equal(out, torch.zeros(4, 2))
+    assert both(torch.randn(4, 2), torch.rand(4), torch.zeros(4, dtype=torch.long)).abs().min() > 0

@@ -3,7 +3,26 @@
 import pytest
 import torch
 
-from sbflow.network import MLP, ConditionEmbedding, FourierFeatures, ResidualMLP, UNet
+from sbflow.network import MLP, Adapter, ConditionEmbedding, FourierFeatures, ResidualMLP, UNet, UNetSmall
+
+
+class Foreign(torch.nn.Module):
+    """Somebody's network: one time and one direction per sample, sizes that it can halve."""
+
+    def __init__(self, num_directions: int) -> None:
+        super().__init__()
+        self.down = torch.nn.Conv2d(2, 4, 2, stride=2)
+        self.condition = torch.nn.Linear(1 + (num_directions > 0), 4)
+        self.up = torch.nn.ConvTranspose2d(4, 2, 2, stride=2)
+
+    def forward(self, x, t, direction=None):
+        given = [t] if direction is None else [t, direction.to(t.dtype)]
+        return self.up((self.down(x) + self.condition(torch.stack(given, 1))[:, :, None, None]).relu())
+
+
+def adapted(num_directions: int = 0) -> Adapter:
+    return Adapter(Foreign(num_directions), num_directions=num_directions, multiple=2, zero_init=True)
+
 
 BUILDERS = {
     "mlp": ((3,), lambda **kw: MLP((3,), hidden=(16, 8), embed_dim=4, **kw)),
@@ -13,6 +32,12 @@ BUILDERS = {
     "unet": ((1, 16, 16), lambda **kw: UNet((1, 16, 16), width=8, embed_dim=4, **kw)),
     "unet-rectangular": ((3, 8, 12), lambda **kw: UNet((3, 8, 12), width=8, embed_dim=4, **kw)),
     "unet-odd": ((1, 7, 13), lambda **kw: UNet((1, 7, 13), width=8, embed_dim=4, num_blocks=2, **kw)),
+    "unet-attention": (
+        (2, 6, 9),
+        lambda **kw: UNet((2, 6, 9), width=8, embed_dim=4, attention_levels=(1, 2), head_width=8, **kw),
+    ),
+    "unet-small": ((1, 8, 8), lambda **kw: UNetSmall((1, 8, 8), embed_dim=4, **kw)),
+    "adapter": ((2, 5, 7), adapted),
     "unet-flat": ((2, 5, 5), lambda **kw: UNet((2, 5, 5), width=8, multipliers=(1,), embed_dim=4, **kw)),
 }
 every_network = pytest.mark.parametrize(("event", "build"), BUILDERS.values(), ids=BUILDERS)
@@ -112,6 +137,13 @@ def test_a_unet_takes_any_height_and_width():
         (lambda: UNet((1, 16, 16), width=12), "width must be a multiple of 8, got 12"),
         (lambda: UNet((1, 16, 16), width=0), "width"),
         (lambda: UNet((1, 16, 16), num_blocks=0), "num_blocks"),
+        (lambda: UNet((1, 8, 8), multipliers=()), "multipliers must be at least one number"),
+        (lambda: UNet((1, 8, 8), dropout=1.0), r"dropout must lie in \[0, 1\), got 1.0"),
+        (lambda: UNet((1, 8, 8), attention_levels=(3,)), r"attention_levels must lie in 0 to 2, got \[3\]"),
+        (lambda: UNet((1, 8, 8), attention_levels=(-1,)), r"attention_levels must lie in 0 to 2, got \[-1\]"),
+        (lambda: UNet((1, 8, 8), attention_levels=(1,), head_width=24), "head_width must divide the 64 channels"),
+        (lambda: UNet((1, 8, 8), attention_levels=(1,), head_width=64), "head_width must divide the 32 channels"),
+        (lambda: UNet((1, 8, 8), attention_levels=(0,), head_width=0), "head_width must divide"),
         (lambda: FourierFeatures(7), "num_features must be even and at least 2, got 7"),
         (lambda: ConditionEmbedding(4, num_features=0), "num_features must be even and at least 2, got 0"),
     ],

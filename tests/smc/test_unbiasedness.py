@@ -1,6 +1,7 @@
 """E[Ẑ] = Z, by many small independent samplers in one sweep."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -39,13 +40,14 @@ def run(
     ess_threshold: float = 0.5,
     coefficient: str = "exponential",
     seed: int = 0,
+    **options,
 ) -> tuple[smc.Particles, smc.SMCPath]:
+    settings = {"times": uniform_times(num_steps).flip(0), "ess_threshold": ess_threshold, **options}
     return smc.sample(
         smc.GuidedDenoising(PROCESS, potential, coefficient),
         torch.empty(replicates, n, d, dtype=torch.float64),
-        uniform_times(num_steps).flip(0),
-        ess_threshold=ess_threshold,
         generator=torch.Generator().manual_seed(seed),
+        **settings,
     )
 
 
@@ -65,6 +67,69 @@ def test_the_estimate_is_unbiased_without_with_adaptive_and_with_constant_resamp
 def test_the_estimate_is_unbiased_with_a_potential_that_is_wrong_at_all_positive_times(ess_threshold):
     particles, _ = run(NaivePotential(MixtureDensity(MILD), PROCESS), ess_threshold=ess_threshold, num_steps=4)
     assert_mean_close((particles.log_z - MILD.log_z).exp(), 1.0)
+
+
+@pytest.mark.parametrize("name", get_args(smc.Scheme))
+@pytest.mark.parametrize("ess_threshold", [0.95, 1.0])
+def test_the_estimate_is_unbiased_with_every_resampling_scheme(name, ess_threshold):
+    scheme = smc.resampling_scheme(name)
+    particles, path = run(exact(MIXTURE), ess_threshold=ess_threshold, scheme=scheme, num_steps=4)
+    assert path.resampled.any()
+    assert_mean_close((particles.log_z - MIXTURE.log_z).exp(), 1.0, num_stderr=4)
+
+
+LADDERS = {
+    "moves": {"moves": smc.Mala(), "step_sizes": torch.full((4,), 0.5)},
+    "two moves of several steps": {"moves": smc.Hmc(3, 2), "step_sizes": torch.full((4,), 0.3)},
+    "without waste": {"moves": smc.Mala(num_moves=3, waste_free=True), "step_sizes": torch.full((4,), 0.5)},
+    "tempering without moves": {"exponents": torch.tensor([0.2, 0.6, 1.0], dtype=torch.float64)},
+    "tempering": {
+        "moves": smc.Mala(),
+        "exponents": torch.tensor([0.2, 0.6, 1.0], dtype=torch.float64),
+        "step_sizes": torch.full((6,), 0.5),
+    },
+    "annealing": {
+        "times": torch.zeros(1, dtype=torch.float64),
+        "exponents": torch.tensor([0.1, 0.4, 1.0], dtype=torch.float64),
+        "moves": smc.Hmc(3),
+        "step_sizes": torch.full((2,), 0.3),
+    },
+    "annealing without waste": {
+        "times": torch.zeros(1, dtype=torch.float64),
+        "exponents": torch.tensor([0.1, 0.4, 1.0], dtype=torch.float64),
+        "moves": smc.Mala(num_moves=3, waste_free=True),
+        "step_sizes": torch.full((2,), 0.4),
+    },
+}
+
+
+@pytest.mark.parametrize("options", LADDERS.values(), ids=LADDERS)
+@pytest.mark.parametrize("ess_threshold", [0.0, 0.9])
+def test_the_estimate_is_unbiased_with_every_kind_of_ladder(options, ess_threshold):
+    naive = NaivePotential(MixtureDensity(MILD), PROCESS)
+    particles, path = run(naive, num_steps=4, ess_threshold=ess_threshold, **options)
+    assert_mean_close((particles.log_z - MILD.log_z).exp(), 1.0)
+    weights = (particles.log_weights + particles.log_z[:, None] - MILD.log_z).exp()[..., None]
+    assert_mean_close((weights * particles.x).sum(1), MILD.weights @ MILD.means)
+    assert path.acceptance[1:].isnan().all() == ("moves" not in options)
+
+
+def test_moves_make_annealing_better_than_importance_sampling():
+    naive = NaivePotential(MixtureDensity(MIXTURE), PROCESS)
+    ladder = LADDERS["annealing"]
+    still = {key: ladder[key] for key in ("times", "exponents")}
+    deviations = [run(naive, n=64, **options)[0].log_z.std().item() for options in (still, ladder)]
+    assert deviations[1] < 0.9 * deviations[0]
+
+
+@pytest.mark.parametrize("outside", [-torch.inf, torch.nan])
+def test_the_estimate_is_unbiased_with_moves_in_a_bounded_support(outside):
+    law = torch.distributions.Normal(0.5, 0.6)
+    target = CallableTarget(lambda x: torch.where(x[:, 0] > -0.5, law.log_prob(x[:, 0]), outside), 1)
+    moves = {"moves": smc.Mala(), "step_sizes": torch.full((5,), 0.6)}
+    particles, path = run(NaivePotential(target, PROCESS), d=1, n=50, **moves)
+    assert_mean_close(particles.log_z.exp() / (1 - law.cdf(torch.tensor(-0.5))), 1.0)
+    assert ((path.num_nan + path.num_nan_proposals).sum() > 0) == math.isnan(outside)
 
 
 @pytest.mark.parametrize("potential", ["exact", "naive"])
@@ -130,27 +195,24 @@ def test_replicates_in_one_sweep_spread_as_much_as_runs_on_their_own():
 def test_without_resampling_the_single_run_variance_is_that_of_importance_sampling(num_steps):
     n = 200
     particles, path = run(exact(GAUSSIAN), replicates=400, n=n, num_steps=num_steps, ess_threshold=0.0)
-    estimated = relative_variance(particles.log_weights, particles.ancestors)
+    estimated = relative_variance(particles.family_changes)
     assert torch.allclose(estimated, (1 / path.ess[-1] - 1 / n) * n / (n - 1), rtol=1e-6, atol=1e-12)
     # squared deviations of Ẑ and their estimates have one mean
     assert_mean_close((particles.log_z - GAUSSIAN.log_z).expm1() ** 2 - estimated, 0.0)
 
 
 @pytest.mark.parametrize("ess_threshold", [0.9, 1.0])
-def test_with_resampling_the_single_run_variance_errs_on_the_safe_side(ess_threshold):
-    # systematic resampling adds less noise than the multinomial scheme that the estimator is made for, and the
-    # estimator ignores that: measured 1.7 to 2.5 times the true variance at 0.9, growing with the steps at 1
+def test_with_resampling_the_single_run_variance_is_that_of_the_estimate(ess_threshold):
     particles, path = run(exact(GAUSSIAN), replicates=400, n=200, num_steps=8, ess_threshold=ess_threshold)
-    estimated = relative_variance(particles.log_weights, particles.ancestors)
+    estimated = relative_variance(particles.family_changes)
     squared = (particles.log_z - GAUSSIAN.log_z).expm1() ** 2
     assert path.resampled.any()
-    stderr = squared.std() / len(squared) ** 0.5
-    assert estimated.mean() > squared.mean() - 5 * stderr
+    assert_mean_close(squared - estimated, 0.0)
 
 
 def coverage(particles):
     """Whether the 95 % interval of each single run covers the truth."""
-    stderr = relative_variance(particles.log_weights, particles.ancestors).sqrt()
+    stderr = relative_variance(particles.family_changes).sqrt()
     return ((particles.log_z - GAUSSIAN.log_z).abs() < 1.96 * stderr).double()
 
 
@@ -162,10 +224,10 @@ def test_without_resampling_error_bars_cover_the_truth_as_often_as_they_say():
 
 
 @pytest.mark.parametrize("ess_threshold", [0.9, 1.0])
-def test_with_resampling_error_bars_cover_the_truth_at_least_as_often_as_they_say(ess_threshold):
+def test_with_resampling_error_bars_cover_the_truth_as_often_as_they_say(ess_threshold):
     particles, path = run(exact(GAUSSIAN), replicates=1000, n=200, num_steps=8, ess_threshold=ess_threshold)
     assert path.resampled.any()
-    assert coverage(particles).mean() > 0.95 - 5 * (0.95 * 0.05 / 1000) ** 0.5
+    assert abs(coverage(particles).mean() - 0.95) < 5 * (0.95 * 0.05 / 1000) ** 0.5
 
 
 def test_the_linear_schedule_gives_the_same_constant():

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from assertions import assert_mean_close
 from problems import GAUSSIAN, MIXTURE, MixtureDensity
 
 from sbflow import smc
@@ -107,17 +108,87 @@ def test_a_density_that_is_nan_is_reported_with_its_time_and_count():
         smc.sample(kernel, like(2, 40), TIMES, generator=seeded())
 
 
-def test_a_density_that_is_nan_somewhere_is_reported_at_the_time_a_particle_first_gets_there():
+def test_particles_where_the_density_is_nan_are_counted_and_lose_their_weight_at_the_end():
     kernel = smc.GuidedDenoising(PROCESS, NaivePotential(nan_beyond(0.9), PROCESS))
-    # by hand: the first time at which the shrunk coordinate exceeds the limit
-    particles, k, num_nan = smc.init(kernel, like(2, 40), TIMES[0], generator=(generator := seeded())), 0, 0
-    while not num_nan:
-        particles, _ = smc.step(particles, kernel, TIMES[k], TIMES[k + 1], generator=generator)
-        k, num_nan = k + 1, int(particles.field.log_g.isnan().sum())
-    assert k > 0 and 0 < num_nan < 80
-    message = rf"log density is NaN for {num_nan} particles at time {float(TIMES[k]):.4g} \(step {k} of 5\)"
-    with pytest.raises(FloatingPointError, match=message):
+    particles, path = smc.sample(kernel, like(2, 40), TIMES, ess_threshold=0.0, generator=seeded())
+    beyond = particles.x[..., 0] > 0.9
+    assert beyond.any() and torch.equal(particles.log_weights == -torch.inf, beyond)
+    assert torch.equal(path.num_nan[-1], beyond.sum(-1)) and path.num_nan.shape == (len(TIMES), 2)
+    assert particles.log_z.isfinite().all() and path.ess.isfinite().all()
+
+
+def test_nan_counts_as_outside_of_the_support():
+    def run(outside: float) -> smc.Particles:
+        target = CallableTarget(lambda x: torch.where(x[:, 0] > 0.9, outside, -x.square().sum(1)), 2)
+        kernel = smc.GuidedDenoising(PROCESS, NaivePotential(target, PROCESS))
+        return smc.sample(kernel, like(2, 40), TIMES, generator=seeded())[0]
+
+    one, *others = (run(outside) for outside in (-torch.inf, torch.nan, torch.inf))
+    assert all(torch.equal(one.log_z, other.log_z) and torch.equal(one.x, other.x) for other in others)
+
+
+class Failing(CallableTarget):
+    """Raises at its k-th call."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__(lambda x: -x.square().sum(1), 2)
+        self.left = k
+
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+        self.left -= 1
+        if not self.left:
+            raise KeyError("a fault of the user's")
+        return super().log_prob(x)
+
+
+def test_a_density_that_raises_names_time_and_particles_and_leaves_what_was_computed():
+    kernel = smc.GuidedDenoising(PROCESS, NaivePotential(Failing(4), PROCESS))
+    message = r"raised KeyError .*fault.* at time 0.4 for 80 particles \(step 3 of 5\)"
+    with pytest.raises(smc.SamplingError, match=message) as caught:
         smc.sample(kernel, like(2, 40), TIMES, generator=seeded())
+    assert isinstance(caught.value.__cause__, KeyError)
+    whole, path = smc.sample(
+        smc.GuidedDenoising(PROCESS, NaivePotential(Failing(-1), PROCESS)), like(2, 40), TIMES[:3], generator=seeded()
+    )
+    assert torch.equal(caught.value.particles.x, whole.x) and torch.equal(caught.value.path.log_z, path.log_z)
+
+
+def test_a_density_that_raises_at_once_leaves_nothing():
+    kernel = smc.GuidedDenoising(PROCESS, NaivePotential(Failing(1), PROCESS))
+    with pytest.raises(smc.SamplingError, match=r"at time 1 for 10 particles \(step 0 of 5\)") as caught:
+        smc.sample(kernel, like(1, 10), TIMES)
+    assert caught.value.particles is None and caught.value.path is None
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 1000])
+def test_the_density_can_be_evaluated_in_pieces(chunk_size):
+    sizes = []
+
+    def log_prob(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        return -x.square().sum(1)
+
+    kernel = smc.GuidedDenoising(PROCESS, NaivePotential(CallableTarget(log_prob, 2), PROCESS))
+    moves = {"moves": smc.Mala(), "step_sizes": torch.full((5,), 0.5)}
+    run = lambda size: smc.sample(kernel, like(2, 15), TIMES, chunk_size=size, generator=seeded(), **moves)[0]  # noqa: E731
+    whole = run(None)
+    sizes.clear()
+    pieces = run(chunk_size)
+    assert max(sizes) <= chunk_size
+    assert torch.allclose(whole.x, pieces.x, atol=1e-12) and torch.allclose(whole.log_z, pieces.log_z, atol=1e-12)
+
+
+def test_positions_in_single_precision_have_weights_in_double():
+    target = CallableTarget(lambda x: -0.7 * x.square().sum(1) + 500, 3)
+    kernel = smc.GuidedDenoising(PROCESS, NaivePotential(target, PROCESS))
+    one, other = (
+        smc.sample(kernel, like(50, 40, 3).to(dtype), TIMES, generator=seeded())[0]
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert one.x.dtype == torch.float32 and one.log_weights.dtype == one.log_z.dtype == torch.float64
+    expected = 500 + 1.5 * math.log(math.pi / 0.7)
+    assert_mean_close((one.log_z - expected).exp(), 1.0)
+    assert_mean_close((other.log_z - expected).exp(), 1.0)
 
 
 def test_a_density_that_is_zero_everywhere_is_reported():

@@ -1,5 +1,8 @@
 import copy
+import math
+import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,22 +17,179 @@ def parabola(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     ("function", "got"),
-    [(lambda x: x, r"\[4, 2\]"), (lambda x: x.sum(), r"\[\]"), (lambda x: x.sum(1, keepdim=True), r"\[4, 1\]")],
+    [
+        (lambda x: x, r"\[4, 2\]"),
+        (lambda x: x.sum(1)[:-1], r"\[3\]"),
+        (lambda x: 0.0, "float"),
+        (lambda x: np.zeros(len(x)), "ndarray"),
+        (lambda x: None, "NoneType"),
+        (lambda x: x @ torch.ones(5), "RuntimeError: "),
+        (lambda x: 1 / 0, "ZeroDivisionError: division by zero"),
+    ],
 )
-def test_a_callable_of_wrong_shape_is_told_what_was_expected_and_got(function, got) -> None:
+def test_a_callable_that_is_no_density_is_told_what_was_expected_and_got(function, got) -> None:
     message = rf"log_prob must return a tensor of shape \[4\] for points of shape \[4, 2\], got {got}"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as caught:
         CallableTarget(function, dim=2).log_prob(torch.zeros(4, 2))
+    assert "\n" not in str(caught.value)
 
 
-def test_a_callable_that_returns_no_tensor_is_named() -> None:
-    with pytest.raises(ValueError, match="got float"):
-        CallableTarget(lambda x: 0.0, dim=2).log_prob(torch.zeros(4, 2))
+def test_the_exception_of_a_users_density_survives_as_the_cause() -> None:
+    def log_prob(x: Tensor) -> Tensor:
+        raise KeyError("no such column")
+
+    with pytest.raises(ValueError, match="no such column") as caught:
+        CallableTarget(log_prob, dim=2).log_prob(torch.zeros(4, 2))
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_shape_that_goes_wrong_later_is_told_too() -> None:
+    target = CallableTarget(lambda x: x.sum(1)[:5], dim=2)
+    target.log_prob(torch.zeros(4, 2))
+    with pytest.raises(ValueError, match=r"shape \[6\] for points of shape \[6, 2\], got \[5\]"):
+        target.log_prob(torch.zeros(6, 2))
 
 
 def test_bad_arguments_of_a_callable_target_are_named() -> None:
     with pytest.raises(ValueError, match="dim must be at least 1, got 0"):
         CallableTarget(parabola, dim=0)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_arguments_of_the_wrong_kind_are_named() -> None:
+    with pytest.raises(ValueError, match="log_prob must be callable or the dotted name of a function, got 3"):
+        CallableTarget(3, dim=2)
+    with pytest.raises(ValueError, match=r"dtype must be a torch\.dtype or None, got 'double'"):
+        CallableTarget(parabola, dim=2, dtype="double")
+
+
+WEIGHTS = torch.tensor([1.0, 3.0, 0.5])
+POINT_BY_POINT = {
+    "norm of a vector": (lambda x: -x.norm(), lambda x: -x.norm(dim=1)),
+    "indexed entries": (lambda x: -(x[0] ** 2) - x[1] * x[2], lambda x: -(x[:, 0] ** 2) - x[:, 1] * x[:, 2]),
+    "bilinear form": (lambda x: x @ torch.diag(WEIGHTS).to(x) @ x, lambda x: x.square() @ WEIGHTS.to(x)),
+    "one number with an axis": (lambda x: x.sum().reshape(1), lambda x: x.sum(1)),
+    "reduction of the first axis": (lambda x: (x * WEIGHTS.to(x)).sum(0), lambda x: x @ WEIGHTS.to(x)),
+}
+
+
+@pytest.mark.parametrize("name", POINT_BY_POINT)
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_a_function_of_one_point_is_recognised_and_vectorised(name, n) -> None:
+    function, batched = POINT_BY_POINT[name]
+    x = torch.randn(n, 3, dtype=torch.float64)
+    target = CallableTarget(function, dim=3)
+    torch.testing.assert_close(target.log_prob(x), batched(x))
+    torch.testing.assert_close(target.score(x), CallableTarget(batched, dim=3).score(x))
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_a_batch_function_is_called_with_the_batch(dim) -> None:
+    shapes = []
+
+    def log_prob(x: Tensor) -> Tensor:
+        shapes.append(tuple(x.shape))
+        return parabola(x)
+
+    target = CallableTarget(log_prob, dim)
+    target.log_prob(torch.zeros(7, dim))
+    target.log_prob(torch.zeros(7, dim))
+    # the first evaluation tries two small batches
+    assert shapes == [(2, dim), (3, dim), (7, dim), (7, dim)]
+
+
+def test_values_with_a_trailing_axis_are_taken() -> None:
+    x = torch.randn(4, 2)
+    target = CallableTarget(lambda x: -x.square().sum(1, keepdim=True), dim=2)
+    torch.testing.assert_close(target.log_prob(x), -x.square().sum(1))
+    torch.testing.assert_close(target.score(x), -2 * x)
+
+
+def test_a_function_with_python_branches_is_evaluated_point_by_point_with_a_warning() -> None:
+    def log_prob(x: Tensor) -> Tensor:
+        return -(x[0] ** 2) if x[0] > 0 else -3 * x[1] ** 2
+
+    x = torch.tensor([[1.0, 2.0], [-1.0, 2.0]])
+    target = CallableTarget(log_prob, dim=2)
+    with pytest.warns(UserWarning, match="evaluated point by point, which is slow"):
+        log_prob_of_x, score = target.log_prob_and_score(x)
+    assert log_prob_of_x.tolist() == [-1.0, -12.0]
+    assert score.tolist() == [[-2.0, 0.0], [0.0, -12.0]]
+
+
+def test_whether_the_function_takes_a_batch_can_be_said() -> None:
+    # a mean over everything is a number for a point and for a batch
+    point = CallableTarget(lambda x: x.mean(), dim=2, batched=False)
+    assert point.log_prob(torch.tensor([[1.0, 3.0], [5.0, 7.0]])).tolist() == [2.0, 6.0]
+    with pytest.raises(ValueError, match="log_prob must return a tensor of shape"):
+        CallableTarget(lambda x: x.mean(), dim=2, batched=True).log_prob(torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("of_a_point", [False, True])
+@pytest.mark.parametrize("constants", [torch.float32, torch.float64])
+def test_a_density_whose_data_have_one_dtype_takes_points_of_both(of_a_point, constants) -> None:
+    matrix = torch.tensor([[2.0, 0.3], [0.3, 1.0]], dtype=constants)
+    function = (lambda x: -(x @ matrix @ x)) if of_a_point else (lambda x: -((x @ matrix) * x).sum(1))
+    for dtype in (torch.float32, torch.float64):
+        x = torch.randn(5, 2, dtype=dtype)
+        log_prob, score = CallableTarget(function, dim=2).log_prob_and_score(x)
+        assert log_prob.dtype == score.dtype == dtype
+        torch.testing.assert_close(score, -2 * x @ matrix.to(dtype))
+
+
+def test_a_module_that_moves_to_another_dtype_is_looked_at_again() -> None:
+    target = CallableTarget(torch.nn.Linear(2, 1), dim=2)
+    target.log_prob(torch.zeros(3, 2))
+    target.log_prob(torch.zeros(3, 2, dtype=torch.float64))
+    target.double()
+    x = torch.randn(3, 2, dtype=torch.float64)
+    expected = (x @ target.function.weight.T + target.function.bias)[:, 0]
+    torch.testing.assert_close(target.log_prob(x), expected, rtol=0, atol=1e-15)
+
+
+@pytest.fixture
+def own_module(tmp_path, monkeypatch):
+    """A module in the current folder, as a user has it."""
+    (tmp_path / "my_density.py").write_text(
+        "import math\n\nnot_a_function = 3\n\n\ndef my_log_prob(x):\n    return -x[0] ** 2 - math.pi * x[1] ** 2\n"
+    )
+    (tmp_path / "my_broken.py").write_text("import a_package_that_is_not_there\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    yield
+    for name in ("my_density", "my_broken"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.usefixtures("own_module")
+def test_a_dotted_name_is_looked_up_from_the_current_folder() -> None:
+    target = CallableTarget("my_density.my_log_prob", dim=2)
+    torch.testing.assert_close(target.log_prob(torch.ones(3, 2)), torch.full((3,), -1 - math.pi))
+
+
+@pytest.mark.usefixtures("own_module")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("my_log_prob", "log_prob must be a dotted name such as my_module.my_function, got 'my_log_prob'"),
+        ("no_such_module.f", "log_prob=no_such_module.f: no module no_such_module in .* or installed"),
+        ("my_density.sub.f", "log_prob=my_density.sub.f: no module my_density.sub in"),
+        ("my_density.typo", r"log_prob=my_density.typo: .*my_density.py has no typo"),
+        (
+            "my_density.not_a_function",
+            "log_prob must be callable or the dotted name of a function, got 'my_de",
+        ),
+    ],
+)
+def test_a_wrong_dotted_name_is_told_what_is_wrong(name, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        CallableTarget(name, dim=2)
+
+
+@pytest.mark.usefixtures("own_module")
+def test_a_missing_import_inside_the_users_module_is_not_hidden() -> None:
+    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_there"):
+        CallableTarget("my_broken.f", dim=2)
 
 
 def test_a_module_moves_with_the_target_that_wraps_it() -> None:

@@ -5,15 +5,6 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from sbflow.target import Funnel, GaussianMixture, GaussianTarget, Mixture2D
 
 
-@pytest.fixture
-def double_default():
-    """Constants written as Python numbers are kept in float64."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
 def points(n: int, d: int) -> torch.Tensor:
     return 3 * torch.randn(n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -66,3 +66,51 @@ def test_an_empty_affine_loads_a_fitted_one_without_rounding(whitening, scale) -
 def test_a_bad_scale_is_refused(scale, message) -> None:
     with pytest.raises(ValueError, match=message):
         Affine(LOC, scale)
+
+
+def test_moments_of_samples_are_the_weighted_mean_and_covariance() -> None:
+    x, log_weights = points(), torch.tensor([0.0, 1.0, -1.0, 0.5, 2.0, -0.3]).double()
+    affine = Affine.from_samples(x, log_weights + 7)
+    weights = log_weights.exp() / log_weights.exp().sum()
+    expected = torch.cov(x.T, aweights=weights, correction=0) / (1 - weights.square().sum())
+    torch.testing.assert_close(affine.loc, weights @ x)
+    torch.testing.assert_close(affine.scale @ affine.scale.T, expected)
+
+
+def test_moments_of_equal_weights_are_the_unbiased_ones() -> None:
+    affine = Affine.from_samples(points())
+    torch.testing.assert_close(affine.scale @ affine.scale.T, torch.cov(points().T))
+    diagonal = Affine.from_samples(points(), diagonal=True, inflation=2.0)
+    torch.testing.assert_close(diagonal.scale, 2 * points().std(0))
+    torch.testing.assert_close(diagonal.loc, points().mean(0))
+
+
+def test_moments_pass_over_samples_of_weight_zero_wherever_they_are() -> None:
+    x = torch.cat([points(), torch.full((2, 3), torch.nan).double()])
+    log_weights = torch.tensor([0.0] * 6 + [-torch.inf] * 2)
+    torch.testing.assert_close(Affine.from_samples(x, log_weights).scale, Affine.from_samples(points()).scale)
+
+
+def test_moments_of_single_precision_samples_are_in_double_precision() -> None:
+    assert Affine.from_samples(points(torch.float32)).scale.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("x", "log_weights", "message"),
+    [
+        (points()[:3], None, "x must span its 3 dimensions .* samples of rank 2: take more of them or diagonal=True"),
+        (points(), torch.full((6,), -torch.inf), "log_weights must be below infinity and not all -inf"),
+        (points() / 0, None, "x must be finite where it has weight, got 6 of 6 samples that are not"),
+    ],
+    ids=["few", "weightless", "infinite"],
+)
+def test_samples_without_moments_are_refused(x, log_weights, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Affine.from_samples(x, log_weights)
+
+
+@scales
+def test_the_diagonal_of_the_precision_is_that_of_the_inverse_covariance(scale) -> None:
+    matrix = torch.diag(scale) if scale.ndim == 1 else scale
+    expected = torch.linalg.inv(matrix @ matrix.T).diagonal()
+    torch.testing.assert_close(Affine(LOC, scale).precision_diagonal(), expected)

@@ -2,9 +2,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from sbflow.target import CallableTarget, GaussianMixture, GaussianTarget, Ionosphere, Mixture2D, Sonar
+from sbflow.target import (
+    CallableTarget,
+    CountingTarget,
+    GaussianMixture,
+    GaussianTarget,
+    Ionosphere,
+    Mixture2D,
+    Sonar,
+    Target,
+)
 from sbflow.target.dataset import data_root
-from sbflow.whitening import Laplace, Standard
+from sbflow.whitening import Laplace, MeanField, Standard
 
 
 def correlated(d: int = 8) -> GaussianTarget:
@@ -101,6 +110,15 @@ def test_a_start_between_two_equal_modes_is_refused() -> None:
         Laplace().fit(target)
 
 
+def test_a_spike_at_a_vanishing_scale_is_refused() -> None:
+    # x₂ | x₁ ~ N(0, e^{x₁}): the mode is at x₁ = −½ · 14², where x₂ has the width e^{-49}
+    def log_prob(x: Tensor) -> Tensor:
+        return -0.5 * (x[:, 0] / 14).square() - 0.5 * x[:, 1].square() * (-x[:, 0]).exp() - 0.5 * x[:, 0]
+
+    with pytest.raises(ValueError, match=r"found a spike of width 5.24e-22, not the bulk .*use whitening=standard"):
+        Laplace().fit(CallableTarget(log_prob, 2))
+
+
 def test_a_search_that_is_cut_short_says_so() -> None:
     # almost linear between the start and the mode, so that the few steps allowed do not cover the way
     def log_prob(x: Tensor) -> Tensor:
@@ -117,10 +135,52 @@ def test_a_density_that_is_not_finite_at_the_start_is_refused(log_prob) -> None:
         Laplace().fit(CallableTarget(log_prob, 2))
 
 
-def test_a_callable_that_takes_float32_only_is_told_so() -> None:
+class Single(Target):
+    """A density whose constants are no buffers and stay in float32."""
+
+    dim = 2
     matrix = torch.eye(2)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return -(x @ self.matrix).square().sum(1)
+
+
+@pytest.mark.parametrize("make", [Laplace, MeanField])
+def test_a_density_that_takes_float32_only_is_told_so(make) -> None:
     with pytest.raises(ValueError, match="needs log_prob to take float64 points, use whitening=standard"):
-        Laplace().fit(CallableTarget(lambda x: -(x @ matrix).square().sum(1), 2))
+        make().fit(Single())
+
+
+class Foreign(Target):
+    """A Gaussian whose score another library computes, so that it has no graph, and which cannot be copied."""
+
+    def __init__(self, precision: Tensor) -> None:
+        super().__init__()
+        self.dim = len(precision)
+        self.precision = precision
+
+    def __deepcopy__(self, memo: dict) -> "Foreign":
+        raise TypeError("cannot pickle a handle")
+
+    def log_prob_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        centred = x.detach() - 2
+        return -0.5 * ((centred @ self.precision) * centred).sum(1), -centred @ self.precision
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        return self.log_prob_and_score(x)[0]
+
+
+def test_a_score_without_derivative_is_differenced() -> None:
+    covariance = correlated(4).covariance
+    affine = Laplace().fit(Foreign(torch.linalg.inv(covariance)))
+    torch.testing.assert_close(affine.loc, torch.full((4,), 2.0).double(), rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(affine.scale @ affine.scale.T, covariance, rtol=1e-6, atol=1e-6)
+
+
+def test_the_curvature_counts_one_gradient_for_each_of_its_rows() -> None:
+    target = CountingTarget(correlated(8))
+    Laplace(num_steps=1).fit(target)
+    assert target.gradient_evaluations >= 2 * 8
 
 
 def test_standard_is_isotropic_about_the_origin() -> None:

@@ -1,0 +1,41 @@
+"""Writing of measured numbers, with the machine and the commit that they come from."""
+
+import csv
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def write_rows(name: str, rows: list[dict]) -> Path:
+    """Append rows to ``results/NAME``; columns are those of the first row ever written there."""
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / name
+    origin = {
+        "machine": _machine(),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "torch": torch.__version__,
+    }
+    new = not file.exists()
+    with file.open("a", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=[*rows[0], *origin])
+        if new:
+            writer.writeheader()
+        writer.writerows(row | origin for row in rows)
+    return file
+
+
+def _machine() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent).stdout.strip() or "unknown"

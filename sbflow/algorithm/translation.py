@@ -1,0 +1,154 @@
+"""Translation with a bridge network: the part of the algorithm that remains after training."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from lightning import LightningModule
+from torch import Tensor
+
+from sbflow.algorithm.ema import Average
+from sbflow.coupling import Rollout
+from sbflow.coupling.rollout import in_pieces
+from sbflow.integrator import Spacing, solve_ode, time_grid
+from sbflow.network import BridgeDrift
+from sbflow.process import Brownian
+from sbflow.tensor import Generators, seeded_generator
+
+__all__ = ["DIRECTIONS", "BridgeTranslation", "Direction", "Seed"]
+
+Direction = Literal["forward", "backward"]
+DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
+
+Seed = int | Sequence[int] | Tensor
+"""One seed for all samples, or one for each."""
+
+
+class BridgeTranslation(LightningModule):
+    """Carries samples along a learned bridge, with the averaged network.
+
+    Attributes:
+        process: the Brownian reference.
+        event_shape: shape of one sample.
+        last_noise: default of `translate`.
+        drift: the drift that is trained; its buffers hold the moments of the data.
+        ema: average of the drift, which simulates.
+    """
+
+    process: Brownian
+    event_shape: tuple[int, ...]
+    last_noise: bool
+    drift: BridgeDrift
+    ema: Average
+
+    def translate(
+        self,
+        x: Float[Tensor, "n *event"],
+        direction: Direction = "forward",
+        *,
+        num_steps: int = 30,
+        times: Spacing | Tensor = "uniform",
+        last_noise: bool | None = None,
+        sampler: Literal["sde", "ode"] = "sde",
+        seed: Seed | None = None,
+        generator: Generators = None,
+        batch_size: int | None = None,
+        return_path: bool = False,
+    ) -> Tensor:
+        """Carry samples to the other end.
+
+        With a seed or a generator for each sample, its result does not depend on which others it is translated with;
+        bit for bit if ``batch_size`` is the same, since kernels round differently for other sizes.
+
+        Args:
+            x: samples of π₀ (forward) or π₁ (backward).
+            direction: ``"forward"`` from x0 to x1, ``"backward"`` from x1 to x0.
+            num_steps: steps of a named grid; more than in training's rollouts costs little here and helps.
+            times: spacing of the steps, or the grid itself in the direction's own clock, increasing from 0 to 1.
+            last_noise: whether the last step draws noise; by default as in training.
+            sampler: ``"sde"`` is Euler–Maruyama, whose pairs follow the bridge; ``"ode"`` the probability flow by
+                Heun's method, deterministic, with the right marginals only.
+            seed: seed of the noise, one for all samples or one for each; the global stream by default.
+            generator: source of the noise, instead of ``seed``: one, or one for each sample.
+            batch_size: samples per call of the network; all at once by default.
+            return_path: return every state, shape ``[k, n, *event]``, in place of the last one ``[n, *event]``.
+
+        Raises:
+            ValueError: an option out of range, wrong event shape, or not one seed for each sample.
+        """
+        flag = self._checked(x, direction)
+        if sampler not in ("sde", "ode"):
+            raise ValueError(f"sampler must be 'sde' or 'ode', got {sampler!r}")
+        if sampler == "ode":
+            if return_path:
+                raise ValueError("return_path is an option of sampler='sde', got sampler='ode'")
+            return self.probability_flow(x, direction, num_steps=num_steps, times=times, batch_size=batch_size)
+        x = x.to(self.drift.mean.dtype)
+        rollout = Rollout(
+            self.ema.module,
+            self.process,
+            time_grid(times, num_steps, device=x.device),
+            last_noise=self.last_noise if last_noise is None else last_noise,
+            batch_size=batch_size,
+        )
+        rows = torch.full((len(x),), flag, device=x.device)
+        source = generator if seed is None else _generators(seed, len(x))
+        return rollout(x, rows, generator=source, return_path=return_path)
+
+    @torch.no_grad()
+    def probability_flow(
+        self,
+        x: Float[Tensor, "n *event"],
+        direction: Direction = "forward",
+        *,
+        num_steps: int = 30,
+        times: Spacing | Tensor = "uniform",
+        method: Literal["euler", "heun"] = "heun",
+        batch_size: int | None = None,
+    ) -> Float[Tensor, "n *event"]:
+        """Carry samples along the deterministic flow ½ (f − b): the right marginals, not the bridge's coupling.
+
+        Args:
+            x: samples of π₀ (forward) or π₁ (backward).
+            direction: as in `translate`.
+            num_steps: steps of a named grid.
+            times: spacing or grid, as in `translate`.
+            method: order 1 or 2.
+            batch_size: samples per call of the network.
+
+        Raises:
+            ValueError: an option out of range or wrong event shape.
+        """
+        flag = self._checked(x, direction)
+        grid = time_grid(times, num_steps, device=x.device)
+        x = x.to(self.drift.mean.dtype)
+        field = in_pieces(self._velocity, batch_size)
+        unused = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        return solve_ode(lambda x, t: field(x, t, unused), x, grid if flag == 0 else 1 - grid, method=method)
+
+    def _velocity(self, x: Tensor, t: Tensor, direction: Tensor) -> Tensor:
+        """½ (f − b) at forward time t, both drifts from one call."""
+        u = torch.stack([t, 1 - t]).to(x.dtype).repeat_interleave(len(x))
+        both = torch.cat([direction, 1 - direction])
+        forward, backward = self.ema.module.eval()(torch.cat([x, x]), u, both).chunk(2)
+        return 0.5 * (forward - backward)
+
+    def _checked(self, x: Tensor, direction: Direction) -> int:
+        if direction not in DIRECTIONS:
+            raise ValueError(f"direction must be 'forward' or 'backward', got {direction!r}")
+        if tuple(x.shape[1:]) != self.event_shape or x.ndim == 0:
+            raise ValueError(f"x must have shape [n, {', '.join(map(str, self.event_shape))}], got {list(x.shape)}")
+        return DIRECTIONS.index(direction)
+
+
+def _generators(seed: Seed, n: int) -> Generators:
+    """One generator, or one for each sample."""
+    if isinstance(seed, int):
+        return seeded_generator(seed)
+    seeds = seed.tolist() if isinstance(seed, Tensor) else list(seed)
+    if not isinstance(seeds, list):
+        return seeded_generator(int(seeds))
+    if len(seeds) != n:
+        raise ValueError(f"seed must be one number or one for each sample: got {len(seeds)} for {n} samples")
+    return [seeded_generator(int(one)) for one in seeds]

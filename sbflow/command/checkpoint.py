@@ -1,0 +1,68 @@
+"""Reading checkpoint files: plain data only, of a known format, and the one before where the newest is broken."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sbflow.callback import FORMAT
+
+__all__ = ["check_format", "newest_checkpoint", "read_checkpoint"]
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Read a checkpoint on the CPU, without executing anything from it.
+
+    Raises:
+        ValueError: truncated, not a checkpoint, holding more than plain data, or of a newer format.
+    """
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        found = checkpoint["state_dict"] is not None and checkpoint.get("sbflow_format", 0)
+    except Exception as error:
+        raise ValueError(f"cannot load checkpoint {file}: {_reason(error)}") from error
+    check_format(found, file)
+    return checkpoint
+
+
+def check_format(found: int, file: Path) -> None:
+    """Refuse what a newer sbflow wrote.
+
+    Raises:
+        ValueError: names both formats and what to do.
+    """
+    if found > FORMAT:
+        raise ValueError(f"{file} has format {found}, this sbflow reads up to {FORMAT}: upgrade sbflow to use it")
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest sound checkpoint of a ``checkpoints`` folder; None where no checkpoint was written yet.
+
+    Raises:
+        ValueError: there are checkpoints and none can be read.
+    """
+    files = [file for name in ("last", "previous") if (file := folder / f"{name}.ckpt").is_file()]
+    broken = None
+    for file in files:
+        try:
+            read_checkpoint(file)
+        except ValueError as error:
+            broken = broken or error
+            continue
+        if broken is not None:
+            print(f"sbflow: {broken}; using {file.name} instead", file=sys.stderr)
+        return file
+    if broken is not None:
+        raise broken
+    return None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError | TypeError | AttributeError):
+        return "it is not a checkpoint of sbflow"
+    if isinstance(error, EOFError | IndexError):
+        return "it is no checkpoint, or cut short"
+    if "weights_only" in str(error) or "Unsupported" in str(error):
+        return "it holds more than plain data, and loading that could run code"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

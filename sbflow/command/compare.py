@@ -1,0 +1,118 @@
+"""One table of many runs: what was set differently, and what came out."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from sbflow.callback import replacing
+from sbflow.command.run import WEIGHTS, read_config
+from sbflow.figure import save_figure
+from sbflow.figure.log_z_against_steps import log_z_against_steps
+from sbflow.figure.runs import quality_over_runs
+
+__all__ = ["compare", "runs_below"]
+
+RESULTS = ("metrics.json", "evidence.json")
+NOT_COMPARED = ("run_dir", "resume", "trust")
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """Run folders of a sweep, in the order of their numbers; none where the folder is itself a run."""
+    if not folder.is_dir() or (folder / "config.yaml").exists() or (folder / WEIGHTS).exists():
+        return []
+    runs = [file.parent for file in folder.rglob("config.yaml")]
+    return sorted(runs, key=lambda run: [(len(part), part) for part in run.relative_to(folder).parts])
+
+
+def compare(folder: Path, runs: list[Path]) -> dict[str, float]:
+    """Write ``runs.csv`` and figures beside the runs, print the table, and return how many runs were measured.
+
+    Raises:
+        ValueError: no run was measured yet.
+    """
+    measured = [run for run in runs if _results(run)]
+    for run in runs:
+        if run not in measured:
+            print(f"sbflow: {run} has no metrics yet: sbflow evaluate checkpoint={run}", file=sys.stderr)
+    if not measured:
+        raise ValueError(f"checkpoint={folder}: none of its {len(runs)} runs was measured")
+    options = _differences([_options(run) for run in measured])
+    rows = [
+        {"run": str(run.relative_to(folder))} | chosen | _results(run)
+        for run, chosen in zip(measured, options, strict=True)
+    ]
+    _write(folder / "runs.csv", rows)
+    _print(f"{len(rows)} runs -> {folder / 'runs.csv'}", rows)
+    _draw(folder, measured, options[0])
+    return {"runs": float(len(rows))}
+
+
+def _results(run: Path) -> dict[str, float]:
+    """Numbers that a run left behind."""
+    file = next((run / name for name in RESULTS if (run / name).is_file()), None)
+    values = json.loads(file.read_text()) if file else {}
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
+def _options(run: Path) -> dict[str, Any]:
+    config = OmegaConf.to_container(read_config(run, option="checkpoint"))
+    return dict(_flat({name: part for name, part in config.items() if name not in NOT_COMPARED}))
+
+
+def _flat(part: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Dotted names and values; a list counts as one value."""
+    if not isinstance(part, dict):
+        return [(path, str(part) if isinstance(part, list) else part)]
+    return [item for name, value in part.items() for item in _flat(value, f"{path}.{name}".lstrip("."))]
+
+
+def _differences(options: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the options only those that are not the same in all runs, and of several wired to one value only the first."""
+    names = dict.fromkeys(name for chosen in options for name in chosen)
+    columns: dict[tuple[str, ...], str] = {}
+    for name in names:
+        values = tuple(str(chosen.get(name)) for chosen in options)
+        # the saved config repeats a part wherever it is wired
+        if len(set(values)) > 1 and (values not in columns or name.count(".") < columns[values].count(".")):
+            columns[values] = name
+    return [{name: chosen.get(name) for name in columns.values()} for chosen in options]
+
+
+def _write(file: Path, rows: list[dict[str, Any]]) -> None:
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)))
+    table.writeheader()
+    table.writerows(rows)
+    with replacing(file) as handle:
+        handle.write(text.getvalue().encode())
+
+
+def _print(title: str, rows: list[dict[str, Any]]) -> None:
+    """Runs side by side: one column each, as there are more metrics than runs."""
+    table = Table(title=title, title_justify="left")
+    for name in ("", *(row["run"] for row in rows)):
+        table.add_column(name, justify="right" if name else "left")
+    for name in dict.fromkeys(name for row in rows for name in row if name != "run"):
+        table.add_row(name, *(_text(row.get(name)) for row in rows))
+    Console().print(table)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _draw(folder: Path, runs: list[Path], options: dict[str, Any]) -> None:
+    """Every measured number against each numeric option that differs; log Z against the steps as its papers do."""
+    keys = tuple(dict.fromkeys(name for run in runs for name in _results(run)))
+    for option, value in options.items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and option.rpartition(".")[2] != "seed":
+            save_figure(quality_over_runs(runs, option=option, keys=keys), folder / "figures" / f"{option}.png")
+    if "algorithm.num_steps" in options and "test/log_z_mean" in keys:
+        save_figure(log_z_against_steps(folder), folder / "figures" / "log_z_against_steps.png")

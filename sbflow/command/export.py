@@ -1,0 +1,126 @@
+"""``sbflow export``: a trained model as files that travel: weights, config, data statistics, model card."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save
+from torch import Tensor
+
+import sbflow
+from sbflow.callback import FORMAT, replacing
+from sbflow.command.build import check_type
+from sbflow.command.run import EXTRA, WEIGHTS, Run, load_run, write_json
+
+__all__ = ["export", "load"]
+
+CARD = """---
+library_name: sbflow
+tags: [{tag}]
+---
+
+# {title}
+
+Trained with sbflow {version}. Load it with
+
+```python
+import sbflow
+
+model = sbflow.load("{folder}")
+```
+
+which builds sbflow's own classes from `config.yaml` and reads the weights from `{weights}`; nothing in these files is
+executed.
+
+| | |
+|---|---|
+| algorithm | {algorithm} |
+| data | {data} |
+| shape of one sample | {shape} |
+| parameters | {parameters:,} |
+
+## Measured
+
+{metrics}
+"""
+
+
+def export(config: DictConfig) -> Path:
+    """Write the model named by ``checkpoint`` into the folder ``output``, and return it."""
+    for name, annotation in (("checkpoint", str), ("output", str), ("trust", bool)):
+        check_type(name, config[name], annotation)
+    folder = Path(config.output)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"output={folder} exists and is not an empty folder; choose another")
+    run = load_run(config.checkpoint, trust=config.trust)
+    _write_weights(run.algorithm.state_dict(), folder)
+    with replacing(folder / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(run.config).encode())
+    metrics = _metrics(run)
+    if metrics:
+        write_json(folder / "metrics.json", metrics)
+    write_json(folder / "statistics.json", _statistics(run.algorithm))
+    with replacing(folder / "README.md") as file:
+        file.write(_card(run, folder, metrics).encode())
+    # last, as it marks the export as whole
+    write_json(folder / "export.json", {"sbflow_format": FORMAT, "sbflow_version": sbflow.__version__})
+    print(f"exported {config.checkpoint} -> {folder}")
+    return folder
+
+
+def load(path: str | Path, *, trust: bool = False) -> Any:
+    """Load a trained model, in evaluation mode on the CPU.
+
+    Args:
+        path: run folder, checkpoint file, or folder of an export.
+        trust: build classes from outside sbflow that the saved config names.
+
+    Raises:
+        FileNotFoundError: no such run.
+        ValueError: unreadable, of a newer format, or naming classes from outside sbflow.
+    """
+    return load_run(path, trust=trust).algorithm
+
+
+def _write_weights(state: dict[str, Any], folder: Path) -> None:
+    """Tensors go into safetensors; what else a module keeps (tuned time grids) into a file of plain data."""
+    # safetensors refuses tensors that share memory
+    weights = {name: x.detach().cpu().contiguous().clone() for name, x in state.items() if isinstance(x, Tensor)}
+    with replacing(folder / WEIGHTS) as handle:
+        handle.write(save(weights, metadata={"format": "pt", "sbflow_format": str(FORMAT)}))
+    extra = {name: value for name, value in state.items() if name not in weights}
+    if extra:
+        with replacing(folder / EXTRA) as handle:
+            torch.save(extra, handle)
+
+
+def _statistics(algorithm: Any) -> dict[str, Any]:
+    """What the model knows of its data: small buffers, by their names."""
+    return {name: value.tolist() for name, value in algorithm.named_buffers() if value.numel() <= 1000}
+
+
+def _metrics(run: Run) -> dict[str, float]:
+    file = run.folder / (f"metrics-{run.name}.json" if run.name else "metrics.json")
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def _card(run: Run, folder: Path, metrics: dict[str, float]) -> str:
+    algorithm = run.config.algorithm._target_.rpartition(".")[2]
+    data = (run.config.get("data") or {}).get("_target_", "").rpartition(".")[2]
+    rows = [f"| {name} | {value:.4g} |" for name, value in metrics.items()]
+    return CARD.format(
+        tag="schrodinger-bridge" if hasattr(run.algorithm, "translate") else "sequential-monte-carlo",
+        title=f"{algorithm} on {data or 'unnamed data'}",
+        version=sbflow.__version__,
+        folder=folder.name,
+        weights=WEIGHTS,
+        algorithm=algorithm,
+        data=data,
+        shape=list(run.config.get("event_shape") or []),
+        parameters=sum(p.numel() for p in run.algorithm.parameters()),
+        metrics="\n".join(["| metric | value |", "|---|---|", *rows])
+        if rows
+        else "Nothing yet: see `sbflow evaluate`.",
+    )

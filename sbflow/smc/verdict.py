@@ -1,0 +1,74 @@
+"""Whether an estimate can be relied on, in words."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+__all__ = ["Symptoms", "verdict"]
+
+RELIABLE = "reliable"
+
+
+class Symptoms(NamedTuple):
+    """What is known against an estimate.
+
+    Attributes:
+        stderr: standard error of log Z.
+        scatter: standard deviation of log Ẑ between runs; NaN for one run.
+        disagreement: ``scatter`` over what the runs' own standard errors lead to expect; NaN for one run.
+        num_runs: independent runs.
+        num_ancestors: distinct first-generation ancestors left, in the worst run.
+        num_particles: particles per run.
+        tail: Pareto k of the final weights.
+        least_ess: smallest effective sample size on the way, as a share of the particles.
+        least_ess_time: when that was.
+        acceptance: mean acceptance of the Markov moves; NaN where there were none.
+    """
+
+    stderr: float
+    scatter: float
+    disagreement: float
+    num_runs: int
+    num_ancestors: int
+    num_particles: int
+    tail: float
+    least_ess: float
+    least_ess_time: float
+    acceptance: float
+
+
+def verdict(symptoms: Symptoms) -> str:
+    """``"reliable"``, or what to do and why, by the gravest symptom.
+
+    It is no proof: runs that all miss the same mode agree with each other and look well.
+    """
+    return next(_complaints(symptoms), RELIABLE)
+
+
+def _complaints(s: Symptoms) -> Iterator[str]:
+    """Gravest first."""
+    if s.scatter > 0.5:
+        yield f"rerun with more steps or a trained potential because log Z scatters by {s.scatter:.2g} between runs"
+    if not math.isfinite(s.stderr):
+        yield "rerun with more particles or replicates because one particle says nothing of its spread"
+    if s.stderr > 0.5:
+        yield f"rerun with more steps or a trained potential because the standard error of log Z is {s.stderr:.2g}"
+    # five standard errors of a sample variance over what is expected
+    if s.num_runs > 2 and s.disagreement**2 > 1 + 5 * math.sqrt(2 / (s.num_runs - 1)):
+        yield (
+            f"rerun with another whitening or more steps because the runs differ {s.disagreement:.1f} times as much as "
+            "each says of itself: some miss a part of the target"
+        )
+    if s.num_ancestors < min(20, s.num_particles):
+        yield (
+            f"rerun with more steps or particles because only {s.num_ancestors} of the first particles have descendants"
+        )
+    if s.tail > 0.7:
+        yield f"rerun with more steps or a wider whitening because the weights are heavy-tailed (Pareto k {s.tail:.2f})"
+    if s.least_ess < 0.01:
+        yield (
+            f"rerun with more steps because the effective sample size fell to {s.least_ess:.1%} of the particles "
+            f"at time {s.least_ess_time:.3g}"
+        )
+    if s.acceptance < 0.1:
+        yield f"rerun with smaller moves because only {s.acceptance:.0%} of them were accepted"

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from typing import Self
 
 from rich import progress as rich_progress
 
@@ -31,7 +30,7 @@ class Countdown:
             disable=not sys.stdout.isatty(),
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Countdown":
         self.start = self.last = time.perf_counter()
         self.task = self.bar.add_task(self.what, total=self.total)
         self.bar.start()

@@ -66,7 +66,8 @@ def test_a_command_composes(command):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_instantiates_whole(name):
     needs(name.replace("sbf_mnist_emnist", "emnist"))
-    config = composed("train", f"experiment={name}")
+    own = ("data.folder0=a", "data.folder1=b", "process.epsilon=1.0") if name == "sbf_folders" else ()
+    config = composed("train", f"experiment={name}", *own)
     check_options(config.trainer, "trainer")
     pdds = name.startswith("pdds")
     config.event_shape = [build(config, "target").dim] if pdds else [1, 28, 28] if "mnist" in name else [1, 16, 16]

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from sbflow.command.build import build, check_type
 from sbflow.command.compare import compare, runs_below
+from sbflow.command.report import write_report
 from sbflow.command.run import Run, load_run, load_weights, print_metrics, write_json
 from sbflow.figure import loss_curve, save_figure
 
@@ -26,6 +27,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     data = build(run.config, "data")
     data.prepare_data()
     metrics = measure(run, data)
+    write_report(run.folder)
     print_metrics(f"run folder: {run.folder}{f', {run.name}' if run.name else ''}", metrics)
     return metrics
 

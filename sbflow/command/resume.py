@@ -29,6 +29,9 @@ def resumed_config(config: DictConfig) -> tuple[Path, DictConfig]:
     check_type("resume", config.resume, str)
     folder = Path(config.resume)
     saved = read_config(folder, option="resume")
+    if "callback" not in saved:
+        # version 0.1 had none to choose
+        saved.callback = config.callback
     overrides = [override.lstrip("+~").partition("=")[0] for override in HydraConfig.get().overrides.task]
     for key in overrides:
         if key in ("resume", "trust"):

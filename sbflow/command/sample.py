@@ -10,7 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from sbflow.algorithm import IncompleteRun
 from sbflow.command.build import build, check_type
+from sbflow.command.report import record_command, write_report
 from sbflow.command.run import load_run
+from sbflow.figure import save_figure
 from sbflow.metric import SampleQuality
 from sbflow.smc import Evidence
 
@@ -37,10 +39,13 @@ def sample(config: DictConfig) -> float:
     folder = Path(HydraConfig.get().runtime.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "config.yaml")
+    record_command(folder)
     evidence = _estimate(sampler, config, folder)
     if config.quality:
         evidence = dataclasses.replace(evidence, quality=SampleQuality().compare(evidence, sampler.target))
     evidence.save(folder)
+    save_figure(evidence.plot(), folder / "figures" / "evidence.png")
+    write_report(folder)
     print(f"{evidence}\n  {'run folder':<24}{folder}")
     if evidence.warning:
         print(f"sbflow: {evidence.warning}", file=sys.stderr)

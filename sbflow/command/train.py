@@ -12,6 +12,7 @@ from sbflow.callback import remove_partial_files
 from sbflow.command.build import build, check_options, check_type
 from sbflow.command.checkpoint import newest_checkpoint, read_checkpoint
 from sbflow.command.evaluate import measure
+from sbflow.command.report import record_command, write_report
 from sbflow.command.resume import resumed_config
 from sbflow.command.run import Run, print_metrics
 from sbflow.command.trainer import make_trainer, quiet, trainer_options
@@ -39,6 +40,7 @@ def _new(config: DictConfig, folder: Path) -> dict[str, float]:
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     trainer = make_trainer(resolved, folder, algorithm.max_steps, 0)
     _claim(folder, resolved)
+    record_command(folder)
     return _fit(Run(folder, resolved, algorithm), data, trainer)
 
 
@@ -110,10 +112,14 @@ def _fit(run: Run, data: Any, trainer: Trainer, checkpoint: Path | None = None) 
         # Lightning has turned Ctrl-C and SIGTERM into this
         print(f"sbflow: stopped; go on with: sbflow train resume={run.folder}", file=sys.stderr)
         raise SystemExit(143 if trainer.received_sigterm else stop.code or 130) from stop
+    except FloatingPointError as error:
+        seed = getattr(data, "seed", run.config.seed)
+        raise FloatingPointError(f"{error} (seed of the batches {seed}; run folder {run.folder})") from error
     trainer.save_checkpoint(run.folder / "checkpoints" / "last.ckpt")
     metrics = measure(Run(run.folder, run.config, run.algorithm.eval()), data)
     for logger in trainer.loggers:
         logger.log_metrics(metrics, trainer.global_step)
         logger.finalize("success")
+    write_report(run.folder)
     print_metrics(f"run folder: {run.folder}", metrics)
     return metrics

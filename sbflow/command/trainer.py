@@ -1,6 +1,7 @@
 """The trainer of a run: callbacks, loggers and checkpoint files around the options that a user sets."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,8 @@ def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
     if config.get("logger") is None:
         return []
     check_options(config.logger, "logger")
+    # MLflow asks for a word before it writes plain files
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     try:
         return [instantiate(config.logger, save_dir=str(folder), _convert_="all")]
     except InstantiationException as error:

@@ -15,6 +15,7 @@ from sbflow.algorithm import Direction
 from sbflow.callback import remove_partial_files
 from sbflow.command.build import check_type
 from sbflow.command.countdown import Countdown
+from sbflow.command.device import find_device
 from sbflow.command.result_files import Task, plan_task
 from sbflow.command.run import load_run
 from sbflow.data.images import image_size, read_image, write_image
@@ -60,7 +61,7 @@ def translate(config: DictConfig) -> int:
     """
     _check(config)
     task = plan_task(Path(config.input), Path(config.output), 1 if config.grid else config.num_samples)
-    device = _device(config.device)
+    device = find_device(config.device)
     algorithm = load_run(config.checkpoint, needs="translate", trust=config.trust).algorithm.to(device)
     if len(algorithm.event_shape) != 3 or algorithm.event_shape[0] not in (1, 3):
         raise ValueError(
@@ -88,15 +89,6 @@ def _check(config: DictConfig) -> None:
             raise ValueError(f"{name} must be at least {least}, got {config[name]}")
     if config.sampler == "ode" and (config.num_samples > 1 or config.last_noise is not None):
         raise ValueError("sampler=ode draws no noise: leave out num_samples and last_noise")
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.zeros((), device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device={name} is not available here; allowed: auto, cpu, cuda, cuda:N, mps") from error
 
 
 def _translate_all(algorithm: Any, task: Task, config: DictConfig, skipped: Skipped) -> int:

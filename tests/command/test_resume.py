@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 from commands import TINY_BRIDGE, TINY_PARTICLES, sbflow
+from omegaconf import OmegaConf
 
 from sbflow.callback import Checkpoints
 from sbflow.command.checkpoint import newest_checkpoint
@@ -104,6 +105,15 @@ def test_a_stopped_particle_sampler_ends_bit_for_bit_as_the_undisturbed_one(tmp_
 def test_a_run_without_a_checkpoint_starts_again(bridge, tmp_path):
     folder = stopped(3, tmp_path / "run", *TINY_BRIDGE)
     assert not (folder / "checkpoints").exists()
+    assert sbflow("train", f"resume={folder}").code == 0
+    assert_same_run(folder, bridge)
+
+
+def test_a_config_of_version_0_1_is_completed(bridge, tmp_path):
+    folder = stopped(3, tmp_path / "run", *TINY_BRIDGE)
+    config = OmegaConf.load(folder / "config.yaml")
+    del config["callback"]
+    OmegaConf.save(config, folder / "config.yaml")
     assert sbflow("train", f"resume={folder}").code == 0
     assert_same_run(folder, bridge)
 

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from sbflow.algorithm import ParticleDenoisingDiffusionSampler, SchrodingerBridgeFlow
     from sbflow.command.export import load
     from sbflow.notebook import estimate_log_z, fit_bridge
+    from sbflow.selfcheck import check
     from sbflow.smc import Evidence
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "ParticleDenoisingDiffusionSampler",
     "SchrodingerBridgeFlow",
     "__version__",
+    "check",
     "estimate_log_z",
     "fit_bridge",
     "load",
@@ -25,6 +27,7 @@ _HOMES = {
     "Evidence": "sbflow.smc",
     "ParticleDenoisingDiffusionSampler": "sbflow.algorithm",
     "SchrodingerBridgeFlow": "sbflow.algorithm",
+    "check": "sbflow.selfcheck",
     "estimate_log_z": "sbflow.notebook",
     "fit_bridge": "sbflow.notebook",
     "load": "sbflow.command.export",

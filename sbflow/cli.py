@@ -16,6 +16,7 @@ COMMANDS = {
     "translate": "translate images: checkpoint=RUN input=DIR output=DIR",
     "evaluate": "measure a trained run again, or compare the runs of a sweep: checkpoint=RUN",
     "export": "write a trained model as files that travel: checkpoint=RUN output=DIR",
+    "check": "compare this machine with closed forms: bridges, particles, resampling, precision",
 }
 
 

@@ -86,7 +86,7 @@ def write_report(folder: Path) -> Path:
         ("Evidence", _evidence(folder)),
         ("Metrics", _metrics(folder)),
         ("Training", _training(folder)),
-        ("Figures", "\n".join(_figure(file, folder) for file in sorted((folder / "figures").rglob("*.png")))),
+        ("Figures", _figures(folder)),
         ("Reproduce", _reproduce(folder)),
         ("Configuration", _configuration(folder)),
     ]
@@ -136,7 +136,8 @@ def _parts(config: dict[str, Any]) -> str:
 def _options(part: dict[str, Any]) -> str:
     """Plain options; parts of a part have rows of their own."""
     plain = {name: value for name, value in part.items() if not str(name).startswith("_") and not _is_part(value)}
-    return ", ".join(f"{name} = {value}" for name, value in plain.items())
+    texts = {name: f"{value:.6g}" if isinstance(value, float) else str(value) for name, value in plain.items()}
+    return ", ".join(f"{name} = {text}" for name, text in texts.items())
 
 
 def _is_part(value: Any) -> bool:
@@ -174,13 +175,19 @@ def _training(folder: Path) -> str:
     """Last logged value of everything that was logged while training."""
     rows = read_rows(folder / "metrics.csv")
     last = {name: value for row in rows for name, value in row.items() if "test/" not in name}
-    steps = last.pop("step", None)
+    steps, _ = last.pop("step", None), last.pop("epoch", None)
     if not last:
         return ""
     table = _table(
         ("logged", "last value"), [(name, _number(value)) for name, value in sorted(last.items())], numbers=True
     )
     return f"<p>{escape(str(steps))} steps.</p>\n{table}"
+
+
+def _figures(folder: Path) -> str:
+    """All figures, those of the result before the curves of training."""
+    files = sorted((folder / "figures").rglob("*.png"), key=lambda file: (file.stem == "loss", file))
+    return "\n".join(_figure(file, folder) for file in files)
 
 
 def _figure(file: Path, folder: Path) -> str:

@@ -90,7 +90,7 @@ def check_imports(tree):
 
 @pytest.mark.parametrize("command", all_commands())
 def test_a_command_composes_and_sets_options_that_exist(command):
-    if "submitit" in command and find_spec("hydra_plugins.hydra_submitit_launcher") is None:
+    if "submitit" in command and find_spec("submitit") is None:
         pytest.skip("hydra-submitit-launcher is not installed")
     _, name, *arguments = shlex.split(command.partition("#")[0])
     assert name in COMMANDS
@@ -150,7 +150,7 @@ def test_formulas_of_docstrings_are_read_as_markdown():
 def test_a_notebook_becomes_a_page():
     hook = load(DOCS / "hooks" / "notebook_pages.py", needs="mkdocs")
     page = hook.as_markdown(json.loads(NOTEBOOKS[0].read_text()), NOTEBOOKS[0].name)
-    assert page.startswith("# ") and f"]({NOTEBOOKS[0].name})" in page and "```python\nimport" in page
+    assert page.startswith("# ") and f"]({NOTEBOOKS[0].name})" in page and "```python\n" in page
 
 
 def load(file, *, needs):

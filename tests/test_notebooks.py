@@ -19,7 +19,8 @@ def cells(request):
 
 
 def code(cells):
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    sources = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+    return ["".join(line for line in lines if not line.startswith("%")) for lines in sources]
 
 
 def test_outputs_are_stripped(cells):

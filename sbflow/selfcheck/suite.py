@@ -40,9 +40,10 @@ def measurements(*, device: str | torch.device = "cpu", seed: int = 0) -> Iterat
     """The same one by one, as they come; a check that breaks down is a failed one and does not stop the others."""
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
+    place = torch.device(device)
     for one in CHECKS:
         try:
-            yield from one(torch.device(device), seed)
+            yield from one(place, seed)
         except Exception as error:
             # whatever the machine or a changed part raises, the other checks are still worth having
             yield Measurement.broken(one.__name__.replace("_", " "), error)

@@ -3,6 +3,8 @@
 import base64
 import json
 import shlex
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -131,3 +133,18 @@ def test_training_writes_a_report_and_evaluation_writes_it_again(tmp_path):
     (tmp_path / "report.html").unlink()
     assert sbflow("evaluate", f"checkpoint={tmp_path}").code == 0
     assert page(tmp_path).words == found.words
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_without_a_network_renders_the_page_without_a_complaint(folder, tmp_path):
+    picture = tmp_path / "page.png"
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=800,1200", "--enable-logging=stderr")
+    options += ("--host-resolver-rules=MAP * ~NOTFOUND", f"--screenshot={picture}", f"--user-data-dir={tmp_path}/user")
+    page_address = write_report(folder).as_uri()
+    done = subprocess.run(["chromium", *options, page_address], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "CONSOLE" not in done.stderr and "Refused to" not in done.stderr
+    colours = Image.open(picture).convert("RGB").getcolors(maxcolors=2**24)
+    # text, lines and backgrounds: more than one empty sheet
+    assert len(colours) > 20

@@ -53,15 +53,17 @@ class Problem(NamedTuple):
     options: Mapping[str, Any] = MappingProxyType({})
 
 
+# every refinement reaches further into the tails than the one before
+FUNNEL = {"num_particles": 10_000, "refinements": 4, "updates_per_refinement": 1000}
 PROBLEMS = {
-    "sonar": Problem(Sonar, 16, FullRank()),
-    "ionosphere": Problem(Ionosphere, 16, FullRank()),
-    "brownian": Problem(Brownian, 16, FullRank()),
+    "sonar": Problem(Sonar, 16, FullRank(), {"updates_per_refinement": 1500}),
+    "ionosphere": Problem(Ionosphere, 16, FullRank(), {"updates_per_refinement": 1500}),
+    "brownian": Problem(Brownian, 16, FullRank(), {"updates_per_refinement": 1500}),
     "lgcp": Problem(LGCP, 32, Laplace(), {"updates_per_refinement": 500}),
-    "funnel": Problem(Funnel, 16, Standard(), {"num_particles": 20_000}),
-    "mixture_2d": Problem(Mixture2D, 8, Standard(2.5)),
-    "gmm40": Problem(GMM40, 16, Standard(25.0)),
-    "many_well": Problem(ManyWell, 16, Standard(1.5)),
+    "funnel": Problem(Funnel, 64, Standard(1.5), FUNNEL),
+    "mixture_2d": Problem(Mixture2D, 16, Standard(2.5), {"updates_per_refinement": 2000}),
+    "gmm40": Problem(GMM40, 16, Standard(25.0), {"updates_per_refinement": 1500}),
+    "many_well": Problem(ManyWell, 16, Standard(1.5), {"updates_per_refinement": 1500}),
 }
 
 
@@ -90,7 +92,8 @@ def cells(name: str, whitening: str, arguments: argparse.Namespace) -> Iterator[
     problem = PROBLEMS[name]
     rule = MeanField() if whitening == "mean_field" else problem.best
     head = {"target": name, "whitening": whitening, "rule": type(rule).__name__}
-    if done >= {"untrained", "trained_1", "trained_2", "smc", "smc_total"}:
+    trained = {f"trained_{k}" for k in range(1, problem.options.get("refinements", 2) + 1)}
+    if done >= trained | {"untrained", "smc", "smc_total"}:
         return
     seed_everything(0, verbose=False)
     module = sampler(problem, rule, arguments.updates)
@@ -102,7 +105,7 @@ def cells(name: str, whitening: str, arguments: argparse.Namespace) -> Iterator[
     spent = arguments.particles * (problem.num_steps + 1)
     if "smc" not in done:
         yield head | annealed(problem, rule, "smc", spent, arguments)
-    if done < {"trained_1", "trained_2", "smc_total"}:
+    if not done >= trained | {"smc_total"}:
         refinements = Refinements(arguments)
         train(module, refinements)
         yield from (head | row for row in refinements.rows if row["method"] not in done)
@@ -113,11 +116,11 @@ def cells(name: str, whitening: str, arguments: argparse.Namespace) -> Iterator[
 
 def sampler(problem: Problem, rule: Whitening, updates: int | None) -> ParticleDenoisingDiffusionSampler:
     """An untrained sampler."""
-    options = {**problem.options} | ({"updates_per_refinement": updates} if updates else {})
+    options = {"refinements": 2, **problem.options} | ({"updates_per_refinement": updates} if updates else {})
     target = problem.target()
     network = MLP((target.dim,), hidden=(64, 64))
     return ParticleDenoisingDiffusionSampler(
-        target, rule, OrnsteinUhlenbeck(), network, num_steps=problem.num_steps, refinements=2, **options
+        target, rule, OrnsteinUhlenbeck(), network, num_steps=problem.num_steps, **options
     )
 
 

@@ -81,14 +81,16 @@ def stays_at_source(
     """Why translations cannot be said to have left their source, or None.
 
     They have if their energy distance from the target is below 0.9 of that of the source, and of that of the source
-    shifted and blurred as an untrained network does. Where those are too close to the target to be told from it by so
-    many samples there is nothing to leave.
+    shifted and blurred as an untrained network does; or if it is below half of the latter, as between ends that are
+    much alike only an exact translation comes closer than the source. Where those are too close to the target to be
+    told from it by so many samples there is nothing to leave.
     """
-    before = torch.minimum(energy_distance(source, target), energy_distance(untrained, target))
+    blurred = energy_distance(untrained, target)
+    before = torch.minimum(energy_distance(source, target), blurred)
     after = energy_distance(made, target)
     # the estimate's standard deviation for equal laws is below 2 / n of the mean distance
     floor = 8 / min(len(source), len(target)) * torch.cdist(source.flatten(1), target.flatten(1)).mean()
-    if before < floor or after < 0.9 * before:
+    if before < floor or after < 0.9 * before or after < 0.5 * blurred:
         return None
     return (
         f"stage 1 has not left the source: {direction} translations are {float(after):.3g} from the target in energy "

@@ -16,6 +16,9 @@ from sbflow.tensor import flat_sum
 
 __all__ = ["GuidedDenoising", "WeightedKernel"]
 
+# longest noise that a proposal follows, in units of its root mean square √d
+LONGEST_NOISE = 2.0
+
 
 @runtime_checkable
 class WeightedKernel(Protocol):
@@ -39,6 +42,11 @@ class GuidedDenoising:
     Proposes M(x_s | x) = N(a x + c ∇ log ĝ_t(x), b² I) and weighs by
     ĝ_s(x_s) N(x_s; a x, b² I) / (ĝ_t(x) M(x_s | x)).
 
+    The proposal follows the gradient only as far as a noised law can ask for: its score is −E[ε | X_t] / √λ, of root
+    mean square at most √(d/λ), and is followed up to twice that. The naive potential exceeds it by far where the
+    target is narrow against the noise, and would throw the particles out of reach. As for any mean of the proposal,
+    the weights make up for it.
+
     Args:
         process: noising process.
         potential: approximation ĝ of the potential, exact at t = 0.
@@ -61,8 +69,17 @@ class GuidedDenoising:
         return Field.of(*self.potential.log_g_and_grad(x, t))
 
     def propose(self, x: Float[Tensor, "n d"], field: Field, t: Tensor, s: Tensor) -> Gaussian:
-        """Guided reversal from t to s."""
-        return guided_denoising(self.process, lambda x, t: field.grad_log_g, self.coefficient)(x, t, s)
+        """Guided reversal from t to s, with the score shortened where no noised law could have one as long."""
+        return guided_denoising(self.process, lambda x, t: self._bounded(x, field.grad_log_g, t), self.coefficient)(
+            x, t, s
+        )
+
+    def _bounded(self, x: Float[Tensor, "n d"], grad: Float[Tensor, "n d"], t: Tensor) -> Float[Tensor, "n d"]:
+        """∇ log ĝ whose score, ∇ log ĝ − x, is at most 2 √(d/λ) long."""
+        score = grad - x
+        longest = LONGEST_NOISE * (x.shape[-1] / self.process.noise_level(t).to(x.dtype)).sqrt()
+        excess = score.norm(dim=-1, keepdim=True) / longest
+        return torch.where(excess > 1, x + score / excess, grad)
 
     def log_weight(
         self, x: Tensor, field: Field, law: Gaussian, x_s: Tensor, field_s: Field, t: Tensor, s: Tensor

@@ -1,8 +1,8 @@
 """Log-Gaussian Cox process: a point pattern on the unit square, its log intensity a Gaussian field on a grid.
 
 Cell m of an M × M grid holds y_m ~ Poisson(exp(f_m) / M²) points; f ~ N(μ, K) with K = 1.91 exp(−distance / (M/33)),
-distances in cells, and μ = log 126 − 1.91 / 2. γ(f) is likelihood times prior, without the term log y_m! of the
-likelihood.
+distances in cells, and μ = log 126 − 1.91 / 2. γ(f) is likelihood times prior, the former without the factors
+that do not depend on f: the density of the point pattern, ∏ exp(y_m f_m − exp(f_m) / M²).
 """
 
 import math
@@ -55,7 +55,7 @@ class LogGaussianCoxProcess(Target):
         self.register_buffer("precision", torch.cholesky_inverse(factor).to(points.dtype), persistent=False)
 
     def log_prob(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
-        """Log p(y, f = x) in nats, but for the terms log y_m!."""
+        """Log p(y, f = x) in nats, but for the terms −log y_m! and −y_m log M², which do not depend on f."""
         return self.log_prob_and_score(x)[0]
 
     def log_prob_and_score(self, x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
@@ -63,7 +63,7 @@ class LogGaussianCoxProcess(Target):
         counts, centred = self.counts.to(x.dtype), x - self.mean
         expected = x.exp() / self.dim
         pull = centred @ self.precision.to(x.dtype)
-        log_likelihood = (counts * (x - math.log(self.dim)) - expected).sum(1)
+        log_likelihood = (counts * x - expected).sum(1)
         return log_likelihood - 0.5 * (centred * pull).sum(1) + self.log_constant, counts - expected - pull
 
 

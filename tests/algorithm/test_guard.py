@@ -99,3 +99,12 @@ def test_a_single_odd_batch_is_no_inflation():
         warnings.simplefilter("error")
         for step in range(40):
             guard.see(1.8 if step == 20 else 1.0, "backward")
+
+
+def test_between_ends_that_are_much_alike_an_imperfect_translation_passes_and_an_untrained_one_does_not():
+    source, target = torch.randn(500, 50), 0.2 + torch.randn(500, 50)
+    untrained = 0.2 + torch.randn(500, 50) * 2**0.5
+    made = 0.2 + torch.randn(500, 50) * 1.35**0.5
+    assert stays_at_source(source, made, untrained, target, "forward") is None
+    again = 0.2 + torch.randn(500, 50) * 2**0.5
+    assert "has not left" in stays_at_source(source, again, untrained, target, "forward")

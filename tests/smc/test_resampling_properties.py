@@ -57,7 +57,7 @@ def test_stratified_and_systematic_ancestors_keep_the_order_of_the_particles(log
 def test_the_effective_sample_size_lies_between_one_and_the_number_of_weights_that_are_not_zero(log_weights):
     ess = smc.effective_sample_size(log_weights)
     assert (ess >= 1 - 1e-9).all()
-    assert (ess <= (log_weights > -torch.inf).sum(1) * (1 + 1e-9)).all()
+    assert (ess <= (log_weights > -torch.inf).sum(1).double() * (1 + 1e-9)).all()
 
 
 @thrifty

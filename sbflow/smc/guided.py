@@ -16,9 +16,6 @@ from sbflow.tensor import flat_sum
 
 __all__ = ["GuidedDenoising", "WeightedKernel"]
 
-# longest noise that a proposal follows, in units of its root mean square √d
-LONGEST_NOISE = 2.0
-
 
 @runtime_checkable
 class WeightedKernel(Protocol):
@@ -42,19 +39,26 @@ class GuidedDenoising:
     Proposes M(x_s | x) = N(a x + c ∇ log ĝ_t(x), b² I) and weighs by
     ĝ_s(x_s) N(x_s; a x, b² I) / (ĝ_t(x) M(x_s | x)).
 
-    The proposal follows the gradient only as far as a noised law can ask for: its score is −E[ε | X_t] / √λ, of root
-    mean square at most √(d/λ), and is followed up to twice that. The naive potential exceeds it by far where the
-    target is narrow against the noise, and would throw the particles out of reach. As for any mean of the proposal,
-    the weights make up for it.
+    The proposal follows the gradient only as far as a noised law can ask for: its score is −E[ε | X_t] / √λ with ε
+    standard normal, and is followed up to the length (√d + reach) / √λ. The naive potential exceeds that by far where
+    the target is narrow against the noise, and would throw the particles out of reach. As for any mean of the
+    proposal, the weights make up for it.
 
     Args:
         process: noising process.
         potential: approximation ĝ of the potential, exact at t = 0.
         coefficient: the choice of c, see `sbflow.integrator.kernel.guidance_coefficient`; any leaves Ẑ unbiased.
+        reach: how much longer than √d the followed noise may be. One draw in 10⁵ is longer by 5, so that a good
+            potential loses nothing and its error still vanishes as steps are added.
     """
 
     def __init__(
-        self, process: OrnsteinUhlenbeck, potential: Potential, coefficient: Coefficient = "exponential"
+        self,
+        process: OrnsteinUhlenbeck,
+        potential: Potential,
+        coefficient: Coefficient = "exponential",
+        *,
+        reach: float = 5.0,
     ) -> None:
         if process.sigma != 1:
             raise ValueError(f"process.sigma must be 1, as whitening makes the reference N(0, I); got {process.sigma}")
@@ -63,6 +67,7 @@ class GuidedDenoising:
         self.process = process
         self.potential = potential
         self.coefficient = coefficient
+        self.reach = reach
 
     def field(self, x: Float[Tensor, "n d"], t: Tensor) -> Field:
         """Potential and gradient."""
@@ -75,9 +80,9 @@ class GuidedDenoising:
         )
 
     def _bounded(self, x: Float[Tensor, "n d"], grad: Float[Tensor, "n d"], t: Tensor) -> Float[Tensor, "n d"]:
-        """∇ log ĝ whose score, ∇ log ĝ − x, is at most 2 √(d/λ) long."""
+        """∇ log ĝ whose score, ∇ log ĝ − x, is at most (√d + reach) / √λ long."""
         score = grad - x
-        longest = LONGEST_NOISE * (x.shape[-1] / self.process.noise_level(t).to(x.dtype)).sqrt()
+        longest = (x.shape[-1] ** 0.5 + self.reach) / self.process.noise_level(t).to(x.dtype).sqrt()
         excess = score.norm(dim=-1, keepdim=True) / longest
         return torch.where(excess > 1, x + score / excess, grad)
 

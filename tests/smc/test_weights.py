@@ -219,12 +219,12 @@ def followed(kernel, x, grad, t, s):
     return (law.mean - a * x) / b**2 - x
 
 
-def test_proposals_follow_a_score_in_its_direction_up_to_twice_the_length_of_noise():
+def test_proposals_follow_a_score_in_its_direction_as_far_as_they_reach():
     t, s = torch.tensor(0.7, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
     x = torch.randn(50, 3, dtype=torch.float64, generator=seeded())
     score = torch.randn(50, 3, dtype=torch.float64, generator=seeded(1)) * torch.logspace(-2, 6, 50)[:, None]
-    longest = 2 * (3 / float(PROCESS.noise_level(t))) ** 0.5
-    kernel = smc.GuidedDenoising(PROCESS, NaivePotential(MixtureDensity(MIXTURE), PROCESS), "lambda")
+    longest = (3**0.5 + 2.5) / float(PROCESS.noise_level(t)) ** 0.5
+    kernel = smc.GuidedDenoising(PROCESS, NaivePotential(MixtureDensity(MIXTURE), PROCESS), "lambda", reach=2.5)
     expected = score * (longest / score.norm(dim=1, keepdim=True)).clamp(max=1)
     assert (expected.norm(dim=1) < 0.99 * longest).any()
     assert torch.allclose(followed(kernel, x, score + x, t, s), expected, rtol=1e-9, atol=1e-9)
@@ -233,10 +233,10 @@ def test_proposals_follow_a_score_in_its_direction_up_to_twice_the_length_of_noi
 def test_the_estimate_is_unbiased_where_the_score_is_shortened():
     mean, std = torch.tensor([0.4, -0.2], dtype=torch.float64), 0.25
     target = CallableTarget(lambda x: 0.7 - 0.5 * ((x - mean) / std).square().sum(-1), dim=2)
-    kernel = smc.GuidedDenoising(PROCESS, NaivePotential(target, PROCESS))
+    kernel = smc.GuidedDenoising(PROCESS, NaivePotential(target, PROCESS), reach=1.4)
     x = torch.randn(200, 2, dtype=torch.float64, generator=seeded())
     field = kernel.field(x, TIMES[1])
-    shortened = (field.grad_log_g - x).norm(dim=1) > 2 * (2 / PROCESS.noise_level(TIMES[1])).sqrt()
+    shortened = (field.grad_log_g - x).norm(dim=1) > (2**0.5 + 1.4) / PROCESS.noise_level(TIMES[1]).sqrt()
     assert shortened.double().mean() > 0.1
     particles, _ = smc.sample(kernel, like(4000, 30), TIMES, generator=seeded())
     log_z = 0.7 + math.log(2 * math.pi * std**2)

@@ -6,7 +6,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sbflow.metric.protocol import BridgeTranslator, Direction, Translator, TwoSided, check_translates, translate_all
+from sbflow.metric.protocol import (
+    BridgeTranslator,
+    Direction,
+    Translator,
+    TwoSided,
+    check_least,
+    check_translates,
+    translate_all,
+)
 from sbflow.metric.wasserstein import Gaussians, fitted_gaussian
 from sbflow.process import GaussianBridge, gaussian_bridge
 
@@ -48,10 +56,8 @@ class GaussianCoupling:
     def __init__(
         self, *, num_samples: int = 10_000, num_steps: int = 30, seed: int = 0, batch_size: int = 20_000
     ) -> None:
-        limits = (("num_samples", num_samples, 2), ("num_steps", num_steps, 1), ("batch_size", batch_size, 1))
-        for name, value, least in limits:
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_least(2, num_samples=num_samples)
+        check_least(1, num_steps=num_steps, batch_size=batch_size)
         self.num_samples = num_samples
         self.num_steps = num_steps
         self.seed = seed

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from sbflow.metric.protocol import check_least
+
 __all__ = ["Evaluation", "LogNormalizer", "Sampler"]
 
 
@@ -69,9 +71,8 @@ class LogNormalizer:
     def __init__(
         self, *, num_particles: int = 2000, num_seeds: int = 20, num_steps: int | None = None, seed: int = 0
     ) -> None:
-        for name, value, least in (("num_particles", num_particles, 1), ("num_seeds", num_seeds, 2)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_least(1, num_particles=num_particles)
+        check_least(2, num_seeds=num_seeds)
         if num_steps is not None and num_steps < 1:
             raise ValueError(f"num_steps must be at least 1 or null, got {num_steps}")
         self.num_particles = num_particles

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sbflow.metric.protocol import BridgeTranslator, TwoSided, check_translates, translate_all
+from sbflow.metric.protocol import BridgeTranslator, TwoSided, check_least, check_translates, translate_all
 from sbflow.metric.wasserstein import Gaussians, bures_wasserstein, fitted_gaussian
 from sbflow.tensor import seeded_generator
 
@@ -70,10 +70,8 @@ class ConditionalPlan:
         seed: int = 0,
         batch_size: int = 20_000,
     ) -> None:
-        limits = (("num_inputs", num_inputs, 1), ("num_per_input", num_per_input, 2), ("num_samples", num_samples, 2))
-        for name, value, least in (*limits, ("num_steps", num_steps, 1)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_least(1, num_inputs=num_inputs, num_steps=num_steps, batch_size=batch_size)
+        check_least(2, num_per_input=num_per_input, num_samples=num_samples)
         self.num_inputs = num_inputs
         self.num_per_input = num_per_input
         self.num_samples = num_samples

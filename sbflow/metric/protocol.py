@@ -12,6 +12,7 @@ __all__ = [
     "LabelledSplit",
     "Translator",
     "TwoSided",
+    "check_least",
     "check_translates",
     "translate_all",
 ]
@@ -74,6 +75,17 @@ class BridgeTranslator(Translator, Protocol):
     @property
     def process(self) -> _Epsilon:
         """Brownian motion of variance ``epsilon`` per unit of time."""
+
+
+def check_least(least: int, **options: int) -> None:
+    """Refuse options that are below ``least``.
+
+    Raises:
+        ValueError: names the option, what is allowed and what was given.
+    """
+    for name, value in options.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def check_translates(metric: object, module: object, data: object) -> None:

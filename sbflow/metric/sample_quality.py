@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sbflow.metric.protocol import check_least
+
 __all__ = ["SampleQuality", "mode_shares", "sample_distances"]
 
 MAX_POINTS = 300
@@ -61,9 +63,8 @@ class SampleQuality:
         reference: str | None = None,
         seed: int = 0,
     ) -> None:
-        for name, value, least in (("num_particles", num_particles, 1), ("num_samples", num_samples, 2)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_least(1, num_particles=num_particles)
+        check_least(2, num_samples=num_samples)
         if num_steps is not None and num_steps < 1:
             raise ValueError(f"num_steps must be at least 1 or null, got {num_steps}")
         self.num_particles = num_particles

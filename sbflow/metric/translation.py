@@ -11,7 +11,7 @@ from sbflow.metric.classifier import EndClassifier, train_classifier
 from sbflow.metric.features import FeatureExtractor, inception_features, perceptual_distance
 from sbflow.metric.frechet import FrechetFloor, frechet_distance, frechet_floor
 from sbflow.metric.kernel import kernel_distance
-from sbflow.metric.protocol import Direction, Translator, TwoSided, check_translates, translate_all
+from sbflow.metric.protocol import Direction, Translator, TwoSided, check_least, check_translates, translate_all
 from sbflow.metric.transport import PairCosts, mean_squared_distance, pair_costs
 
 __all__ = ["TranslationQuality", "class_consistency"]
@@ -81,9 +81,8 @@ class TranslationQuality:
         seed: int = 0,
         batch_size: int = 500,
     ) -> None:
-        for name, value, least in (("num_samples", num_samples, 4), ("num_steps", num_steps, 1)):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_least(4, num_samples=num_samples)
+        check_least(1, num_steps=num_steps, batch_size=batch_size)
         if not directions or set(directions).difference(SUFFIXES):
             raise ValueError(f"directions must be some of {list(SUFFIXES)}, got {list(directions)}")
         if features not in ("classifier", "inception"):

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sbflow.metric.protocol import Direction, Translator, TwoSided, check_translates, translate_all
+from sbflow.metric.protocol import Direction, Translator, TwoSided, check_least, check_translates, translate_all
 from sbflow.tensor import seeded_generator
 
 __all__ = ["MarginalDistance", "bures_wasserstein", "sliced_wasserstein_distance", "wasserstein_distance"]
@@ -52,10 +52,8 @@ class MarginalDistance:
         seed: int = 0,
         batch_size: int = 10_000,
     ) -> None:
-        limits = (("num_samples", num_samples, 2), ("num_steps", num_steps, 1), ("num_projections", num_projections, 1))
-        for name, value, least in limits:
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_least(2, num_samples=num_samples)
+        check_least(1, num_steps=num_steps, num_projections=num_projections, batch_size=batch_size)
         if not directions or set(directions) - {"forward", "backward"}:
             raise ValueError(f"directions must be some of ['forward', 'backward'], got {list(directions)}")
         self.num_samples = num_samples

@@ -82,8 +82,9 @@ class GuidedDenoising:
     def _bounded(self, x: Float[Tensor, "n d"], grad: Float[Tensor, "n d"], t: Tensor) -> Float[Tensor, "n d"]:
         """∇ log ĝ whose score, ∇ log ĝ − x, is at most (√d + reach) / √λ long."""
         score = grad - x
-        longest = (x.shape[-1] ** 0.5 + self.reach) / self.process.noise_level(t).to(x.dtype).sqrt()
-        excess = score.norm(dim=-1, keepdim=True) / longest
+        longest = (x.shape[-1] ** 0.5 + self.reach) / self.process.noise_level(t).sqrt()
+        # in float32 the square of a steep gradient overflows
+        excess = (score.double().norm(dim=-1, keepdim=True) / longest).to(x.dtype)
         return torch.where(excess > 1, x + score / excess, grad)
 
     def log_weight(

@@ -230,6 +230,18 @@ def test_proposals_follow_a_score_in_its_direction_as_far_as_they_reach():
     assert torch.allclose(followed(kernel, x, score + x, t, s), expected, rtol=1e-9, atol=1e-9)
 
 
+def test_a_score_too_steep_to_be_squared_keeps_its_direction():
+    t, s = torch.tensor(0.7, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+    x, grad = torch.tensor([[0.5, -1.0]]), torch.tensor([[3e25, -4e25]])
+    law = smc.GuidedDenoising(PROCESS, NaivePotential(MixtureDensity(MIXTURE), PROCESS), "lambda").propose(
+        x, smc.Field.of(torch.zeros(1), grad), t, s
+    )
+    a, b = (part.float() for part in PROCESS.transition(s, t))
+    followed = (law.mean - a * x) / b**2 - x
+    longest = (2**0.5 + 5) / PROCESS.noise_level(t).float().sqrt()
+    assert torch.allclose(followed, longest * torch.tensor([[0.6, -0.8]]), rtol=1e-4)
+
+
 def test_the_estimate_is_unbiased_where_the_score_is_shortened():
     mean, std = torch.tensor([0.4, -0.2], dtype=torch.float64), 0.25
     target = CallableTarget(lambda x: 0.7 - 0.5 * ((x - mean) / std).square().sum(-1), dim=2)

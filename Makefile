@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help test test-all coverage lint format types docs notebooks bench check ci
+.PHONY: help test test-all coverage lint format types docs notebooks bench check fuzz kills lock audit ci
 BENCH ?= planar
 BENCH_OPTIONS ?= --seeds 1 --scale 0.1
 
@@ -38,6 +38,18 @@ bench: ## a benchmark: make bench BENCH=planar BENCH_OPTIONS="--seeds 5"
 
 check: ## closed forms on this machine
 	sbflow check
+
+fuzz: ## ten minutes of random command lines and damaged files, outside of CI
+	pytest tests/fuzz/fuzz_command_line.py tests/fuzz/fuzz_files.py
+
+kills: ## kill training, sampling and translating at random moments, and compare with undisturbed runs
+	python benchmarks/kill_study.py --kills 30
+
+lock: ## record the versions that would be installed today in requirements.lock
+	python .ci/lock
+
+audit: ## look the recorded versions up for known vulnerabilities (pip install pip-audit)
+	python -m pip_audit --requirement requirements.lock --no-deps --disable-pip
 
 ci: ## what a change must pass, in a fresh environment
 	.ci/run

@@ -4,7 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sbflow.algorithm import ParticleDenoisingDiffusionSampler, SchrodingerBridgeFlow
+    from sbflow.algorithm import (
+        ParticleDenoisingDiffusionSampler,
+        SchrodingerBridgeFlow,
+        ScoreDiffusion,
+        combine,
+        tilted_translation,
+    )
     from sbflow.command.export import load
     from sbflow.notebook import estimate_log_z, fit_bridge
     from sbflow.selfcheck import check
@@ -14,11 +20,14 @@ __all__ = [
     "Evidence",
     "ParticleDenoisingDiffusionSampler",
     "SchrodingerBridgeFlow",
+    "ScoreDiffusion",
     "__version__",
     "check",
+    "combine",
     "estimate_log_z",
     "fit_bridge",
     "load",
+    "tilted_translation",
 ]
 
 __version__ = "0.1.0"
@@ -27,10 +36,13 @@ _HOMES = {
     "Evidence": "sbflow.smc",
     "ParticleDenoisingDiffusionSampler": "sbflow.algorithm",
     "SchrodingerBridgeFlow": "sbflow.algorithm",
+    "ScoreDiffusion": "sbflow.algorithm",
     "check": "sbflow.selfcheck",
+    "combine": "sbflow.algorithm",
     "estimate_log_z": "sbflow.notebook",
     "fit_bridge": "sbflow.notebook",
     "load": "sbflow.command.export",
+    "tilted_translation": "sbflow.algorithm",
 }
 
 

@@ -3,10 +3,13 @@
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from sbflow.command.rank import first_process
 
 __all__ = ["COMMANDS", "config_dir", "main"]
 
@@ -43,8 +46,8 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     # part of the default name of a run folder: two runs may start in the same microsecond
     os.environ["SBFLOW_PROCESS"] = str(os.getpid())
-    if any(argument.startswith("resume=") for argument in sys.argv[1:]):
-        # the run that is continued has its folder; Hydra is to make none
+    if any(argument.startswith("resume=") for argument in sys.argv[1:]) or not first_process():
+        # the run that is continued has its folder, and of several processes the first one; Hydra is to make none
         sys.argv.append("hydra.run.dir=.")
     _report(name, lambda: _run(name))
 
@@ -134,6 +137,9 @@ def _unknown(key: str, name: str) -> str:
 
 
 def _fail(message: str, code: int = 2) -> None:
+    if not first_process():
+        # where the first process fails by the same cause, it says so and ends this one
+        time.sleep(3)
     print(f"sbflow: {message}", file=sys.stderr)
     sys.exit(code)
 

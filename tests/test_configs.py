@@ -65,11 +65,11 @@ def test_a_command_composes(command):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_instantiates_whole(name):
-    needs(name.replace("sbf_mnist_emnist", "emnist"))
+    needs(name.replace("sbf_mnist_emnist", "emnist").replace("fkc_anneal", "sonar"))
     own = ("data.folder0=a", "data.folder1=b", "process.epsilon=1.0") if name == "sbf_folders" else ()
     config = composed("train", f"experiment={name}", *own)
     check_options(config.trainer, "trainer")
-    pdds = name.startswith("pdds")
+    pdds = name.startswith(("pdds", "fkc", "score_diffusion"))
     config.event_shape = [build(config, "target").dim] if pdds else [1, 28, 28] if "mnist" in name else [1, 16, 16]
     algorithm = build(config, "algorithm")
     assert algorithm.max_steps > 0

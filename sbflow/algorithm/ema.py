@@ -36,10 +36,9 @@ class Average(nn.Module):
         """Move the average to the module's weights, by 1 − min(decay, (k + 1) / (k + 10)) after k updates."""
         k = int(self.n_averaged) if self._count is None else self._count
         ours, theirs = list(self.module.parameters()), [p.detach() for p in module.parameters()]
-        if k == 0:
-            torch._foreach_copy_(ours, theirs)
-        else:
-            torch._foreach_lerp_(ours, theirs, 1 - min(self.decay, (k + 1) / (k + 10)))
+        # the first weights are taken over whole; a copy has no form for weights in shards
+        share = 1.0 if k == 0 else 1 - min(self.decay, (k + 1) / (k + 10))
+        torch._foreach_lerp_(ours, theirs, share)
         for mine, other in zip(self.module.buffers(), module.buffers(), strict=True):
             mine.copy_(other)
         self._count = k + 1

@@ -1,6 +1,7 @@
 """What every sampler of an unnormalised density shares: whitening, counting its cost and writing the record."""
 
 import abc
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ __all__ = ["Draw", "EvidenceSampler", "IncompleteRun"]
 # second keys of the random streams, apart from every seed of `estimate`: what is chosen on the draws that are then
 # reported would bias their Ẑ
 WHITENING_STREAM, CHECK_STREAM = 2, 3
+ISLAND_STREAM = 11
 PILOT_PARTICLES = 1000
 
 
@@ -41,11 +43,13 @@ class Draw(NamedTuple):
         particles: its r sets of n particles.
         path: diagnostics of its k levels.
         times: time of each level ``[k]``.
+        predicted_variance: sum of the variances of the log-weights that the grid of times promises; NaN if nothing.
     """
 
     particles: Particles
     path: SMCPath
     times: Float[Tensor, " k"]
+    predicted_variance: float = math.nan
 
 
 class IncompleteRun(FloatingPointError):
@@ -129,6 +133,7 @@ class EvidenceSampler(LightningModule, abc.ABC):
         num_steps: int | None = None,
         replicates: int = 1,
         seed: int = 0,
+        island: int = 0,
         trained: bool = True,
     ) -> Evidence:
         """Estimate log Z and draw weighted samples.
@@ -138,6 +143,8 @@ class EvidenceSampler(LightningModule, abc.ABC):
             num_steps: steps of the sampler; by default those of the constructor.
             replicates: independent runs, in one sweep.
             seed: seed of all randomness.
+            island: number of this process, where several make independent runs by one seed; see
+                `sbflow.smc.islands.combine`.
             trained: with the best of what was learned, if anything was; False takes the naive potential.
 
         Raises:
@@ -145,15 +152,17 @@ class EvidenceSampler(LightningModule, abc.ABC):
             IncompleteRun: the density raised or gave no weight to any particle; names the time and how many particles.
         """
         num_particles = self.num_particles if num_particles is None else num_particles
-        for name, value in (("num_particles", num_particles), ("replicates", replicates)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        counts = ("num_particles", num_particles, 1), ("replicates", replicates, 1), ("island", island, 0)
+        for name, value, least in counts:
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
         if num_steps is not None and num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
         self.whiten()
         self.prepare(num_steps, trained=trained)
         start, before = time.perf_counter(), self._spent()
-        generator = seeded_generator(seed, device=self.device)
+        keys = (seed, ISLAND_STREAM, island) if island else (seed,)
+        generator = seeded_generator(*keys, device=self.device)
         try:
             drawn = self.draw(self.like(replicates, num_particles), generator, num_steps=num_steps, trained=trained)
         except SamplingError as error:
@@ -211,7 +220,7 @@ class EvidenceSampler(LightningModule, abc.ABC):
         return self._evidence(Draw(error.particles, error.path, unknown), start, before)
 
     def _evidence(self, drawn: Draw, start: float, before: Cost) -> Evidence:
-        particles, path, times = drawn
+        particles, path, times, predicted = drawn
         x = self.affine(particles.x.flatten(0, 1))
         spent = self._spent()
         return Evidence.from_run(
@@ -223,5 +232,6 @@ class EvidenceSampler(LightningModule, abc.ABC):
             cost=Cost(*(after - earlier for after, earlier in zip(spent, before, strict=True))),
             whitening_cost=Cost(*self.whitening_evaluations.tolist()),
             training_cost=Cost(*self.training_evaluations.tolist()),
+            predicted_variance=predicted,
             parameters=self.target.parameters_by_name(x),
         )

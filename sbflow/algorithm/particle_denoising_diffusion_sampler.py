@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sbflow.algorithm.ema import averaged
 from sbflow.algorithm.evidence_sampler import Draw, EvidenceSampler
-from sbflow.algorithm.particle_scheme import LADDER_STREAM, Moves, ParticleScheme, TimeGrid, markov_moves
+from sbflow.algorithm.particle_scheme import Moves, ParticleScheme, TimeGrid, markov_moves
 from sbflow.algorithm.pool import LossName, Pool, score_matching
 from sbflow.integrator import Coefficient
 from sbflow.loss import ScoreMatching
@@ -60,7 +60,8 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         moves: Markov moves at every level, ``"mala"``, ``"hmc"`` or made elsewhere; a pilot run tunes their steps.
         num_moves: moves per level, where they are given by name.
         waste_free: keep every state of the chains of moves; ``num_particles`` must be a multiple of ``num_moves`` + 1.
-        time_grid: ``"uniform"``, or ``"adaptive"`` by a pilot run; then frozen.
+        time_grid: ``"uniform"``, ``"adaptive"``, ``"optimal"`` or ``"online"``, see `ParticleScheme`.
+        time_rate: share of the way that ``"online"`` goes at each refresh.
         tempering: conditional effective sample size, as a share, between the exponents that temper the first weight;
             None does not temper. Needs moves.
         chunk_size: points per call of the density, where memory is short; None for all at once.
@@ -93,6 +94,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         num_moves: int = 1,
         waste_free: bool = False,
         time_grid: TimeGrid = "uniform",
+        time_rate: float = 0.05,
         tempering: float | None = None,
         chunk_size: int | None = None,
     ) -> None:
@@ -114,6 +116,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
             ess_threshold=ess_threshold,
             moves=markov_moves(moves, num_moves=num_moves, waste_free=waste_free),
             time_grid=time_grid,
+            time_rate=time_rate,
             tempering=tempering,
             chunk_size=chunk_size,
         )
@@ -153,15 +156,16 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
     def prepare(self, num_steps: int | None = None, *, trained: bool = True) -> None:
         """Tune the time grid and the moves by a pilot run, unless that was done."""
         key = self._key(num_steps, trained)
-        if key not in self.scheme.ladders:
-            with self.counted(self.training_evaluations):
-                self.scheme.ladders[key] = self._tuned(self._potential(key[1]), key[0])
+        with self.counted(self.training_evaluations):
+            self.scheme.prepare(key, self._kernel(self._potential(key[1])), self.like(1, 1))
 
     def draw(
         self, like: Float[Tensor, "r n d"], generator: torch.Generator, *, num_steps: int | None, trained: bool
     ) -> Draw:
         """See `EvidenceSampler.draw`; a trained guide serves any number of steps."""
-        return self._run(self._potential(trained), like, self.scheme.ladders[self._key(num_steps, trained)], generator)
+        key = self._key(num_steps, trained)
+        drawn = self._run(self._potential(trained), like, self.scheme.ladders[key], generator)
+        return drawn._replace(predicted_variance=self.scheme.predicted_variance(key))
 
     @torch.no_grad()
     def upper_bound(
@@ -199,8 +203,9 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         generator = self._generator(POOL_STREAM)
         self.prepare()
         with self.counted(self.training_evaluations):
-            particles, path, _ = self.draw(self.like(1, self.num_particles), generator, num_steps=None, trained=True)
-        self.pool, self.pool_step = Pool.of(particles, generator), self.global_step
+            particles, path, *_ = self.draw(self.like(1, self.num_particles), generator, num_steps=None, trained=True)
+        self.scheme.follow(self._key(None, True), path, self.num_particles, self.coefficient)
+        self.pool, self.pool_step = Pool.of(particles, generator).seen_by(self.loss), self.global_step
         self.log_dict({"train/log_z": path.log_z[-1, 0].float(), "train/ess": path.ess[-1, 0].float()})
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -240,7 +245,8 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         """Take the pool and the seed of the run that was interrupted."""
         state = checkpoint[CHECKPOINT_KEY]
         self.stream, self.pool_step = state["stream"], state["pool_step"]
-        self.pool = None if state["pool"] is None else Pool(*(part.to(self.device) for part in state["pool"]))
+        if state["pool"] is not None:
+            self.pool = Pool(*(part.to(self.device) for part in state["pool"])).seen_by(self.loss)
 
     @torch.no_grad()
     def _hand_over(self) -> None:
@@ -258,7 +264,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
             return
         self.drawing.load_state_dict(self.ema.module.state_dict())
         self.trained.fill_(True)
-        self.scheme.ladders = {key: ladder for key, ladder in self.scheme.ladders.items() if not key[1]}
+        self.scheme.forget_trained()
 
     def _pilot(self, potential: Potential) -> Float[Tensor, " r"]:
         """Estimates of log Z from a few runs; minus infinity where a run broke down."""
@@ -267,7 +273,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         generator = seeded_generator(int(self.ema.n_averaged), HAND_OVER_STREAM, device=self.device)
         like = self.like(PILOT_RUNS, min(self.num_particles, PILOT_PARTICLES))
         try:
-            ladder = self._tuned(potential, self.num_steps)
+            ladder, _ = self.scheme.tuned(self._kernel(potential), self.like(1, 1), self.num_steps)
             return self._run(potential, like, ladder, generator).particles.log_z
         except SamplingError:
             return torch.full((PILOT_RUNS,), -torch.inf, dtype=torch.float64, device=self.device)
@@ -282,10 +288,6 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         """The best potential so far, or the naive one."""
         return self.potential(self.drawing.eval() if trained and self.trained else None)
 
-    def _tuned(self, potential: Potential, num_steps: int) -> Ladder:
-        generator = seeded_generator(num_steps, LADDER_STREAM, device=self.device)
-        return self.scheme.tuned(self._kernel(potential), self.like(1, 1), num_steps, generator)
-
     def _run(
         self, potential: Potential, like: Float[Tensor, "r n d"], ladder: Ladder, generator: torch.Generator
     ) -> Draw:
@@ -295,4 +297,5 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
     def _generator(self, stream: int, step: int = 0) -> torch.Generator:
         """Source of the randomness of one training step, whatever was drawn before."""
         assert self.stream is not None
-        return seeded_generator(self.stream, self.global_step, step, stream, device=self.device)
+        # the rank last: 0 there hashes as if it were not, so that one process draws what it always drew
+        return seeded_generator(self.stream, self.global_step, step, stream, self.global_rank, device=self.device)

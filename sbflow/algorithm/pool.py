@@ -1,46 +1,29 @@
 """Particles that a potential is fitted to, and the losses of that fit."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sbflow.loss import (
-    ScoreMatching,
-    denoising_score_matching,
-    fisher_score_matching,
-    novel_score_matching,
-    stratified_times,
-    target_score_matching,
-)
+from sbflow.loss import Mixing, MixingName, ScoreMatching, named_mixing, stratified_times
 from sbflow.potential import Potential
 from sbflow.process import OrnsteinUhlenbeck
 from sbflow.smc import Particles, systematic
 
 __all__ = ["LossName", "Pool", "score_matching"]
 
-LossName = Literal["novel", "denoising", "target", "fisher"]
+LossName = MixingName
 EARLIEST_TIME = 1e-3
 
 
 def score_matching(loss: LossName | ScoreMatching) -> ScoreMatching:
-    """Loss by name; a function is handed back.
+    """Loss by name; a mixing or a function is handed back.
 
     Raises:
         ValueError: an unknown name.
     """
-    if not isinstance(loss, str):
-        return loss
-    named: dict[str, ScoreMatching] = {
-        "novel": novel_score_matching,
-        "denoising": denoising_score_matching,
-        "target": target_score_matching,
-        "fisher": fisher_score_matching,
-    }
-    if loss not in named:
-        raise ValueError(f"loss must be one of {', '.join(named)} or a function, got {loss!r}")
-    return named[loss]
+    return named_mixing(loss) if isinstance(loss, str) else loss
 
 
 class Pool(NamedTuple):
@@ -60,6 +43,25 @@ class Pool(NamedTuple):
         chosen = systematic(particles.log_weights, generator)[0]
         return cls(particles.x[0, chosen], particles.field.grad_log_g[0, chosen])
 
+    def seen_by(self, matching: ScoreMatching) -> "Pool":
+        """Let a mixing take note of the scores that its batches will come from; hand the pool back."""
+        if isinstance(matching, Mixing):
+            matching.update(self.score)
+        return self
+
+    @property
+    def score(self) -> Float[Tensor, "n d"]:
+        """∇ log π of each particle."""
+        return self.grad_log_g - self.x
+
+    def batch(
+        self, size: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"], Float[Tensor, " m"]]:
+        """Positions and gradients of random particles, drawn with replacement, and stratified times."""
+        chosen = torch.randint(len(self.x), (size,), device=self.x.device, generator=generator)
+        t = stratified_times(size, EARLIEST_TIME, 1.0, like=self.x, generator=generator)
+        return self.x[chosen], self.grad_log_g[chosen], t
+
     def loss(
         self,
         matching: ScoreMatching,
@@ -77,6 +79,5 @@ class Pool(NamedTuple):
             batch_size: particles of the batch, drawn with replacement.
             generator: source of all randomness.
         """
-        chosen = torch.randint(len(self.x), (batch_size,), device=self.x.device, generator=generator)
-        t = stratified_times(batch_size, EARLIEST_TIME, 1.0, like=self.x, generator=generator)
-        return matching(potential, process, self.x[chosen], self.grad_log_g[chosen], t, generator=generator)
+        x0, grad_log_g0, t = self.batch(batch_size, generator)
+        return matching(potential, process, x0, grad_log_g0, t, generator=generator)

@@ -12,12 +12,12 @@ from sbflow.algorithm.diagnostics import consistency, energy_distance, generated
 from sbflow.algorithm.ema import averaged
 from sbflow.algorithm.guard import FiniteLoss, Inflation, stays_at_source
 from sbflow.algorithm.translation import DIRECTIONS, BridgeTranslation, Direction
-from sbflow.coupling import Coupling, CouplingName, Rollout, named_coupling
+from sbflow.coupling import Coupling, CouplingName, Independent, Rollout, named_coupling
 from sbflow.integrator import time_grid
-from sbflow.loss import Pairs, bridge_matching
-from sbflow.network import BridgeDrift
-from sbflow.network.drift import Parametrisation, TwoNetworks
+from sbflow.loss import EndScores, Pairs, bridge_matching
+from sbflow.network.drift import BridgeDrift, Parametrisation, TwoNetworks
 from sbflow.process import Brownian
+from sbflow.target import Target
 from sbflow.tensor import randn_like, seeded_generator
 
 __all__ = ["Direction", "SchrodingerBridgeFlow"]
@@ -53,6 +53,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         weight_decay: of AdamW.
         ema_decay: decay of the average that makes the rollouts and translates.
         cutoff: training times lie in [cutoff, 1 − cutoff].
+        end_scores: densities of π₀ and π₁ where known, for labels of less variance in stage 1; see `EndScores`.
         guard: what to do when stage 1 has not left the source: ``"refuse"`` stage 2 (a trial of fewer than 100 steps is
             only warned of), ``"warn"``, or ``"off"``.
 
@@ -79,6 +80,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         weight_decay: float = 0.0,
         ema_decay: float = 0.999,
         cutoff: float = 1e-3,
+        end_scores: Sequence[Target | None] = (None, None),
         guard: Literal["refuse", "warn", "off"] = "refuse",
     ) -> None:
         super().__init__()
@@ -99,6 +101,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         self.pretrain_coupling = named_coupling(pretrain_coupling, "pretrain_coupling")
         if self.pretrain_coupling.simulates:
             raise ValueError("pretrain_coupling must not simulate the network, which knows no way yet")
+        self.end_scores = EndScores.of(end_scores, event_shape, isinstance(self.pretrain_coupling, Independent))
         self.process = process
         self.event_shape = tuple(event_shape)
         backbone = network if bidirectional else TwoNetworks(network)
@@ -155,9 +158,13 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         coupling, step = self._current()
         with torch.no_grad():
             pairs = coupling.pairs(batch["x0"], batch["x1"], self._rollout(batch["x0"]), step)
-        drift = self.drift
         loss = bridge_matching(
-            drift, self.process, pairs, weight=lambda u: drift.weight(u, pairs.direction), cutoff=self.cutoff
+            self.drift,
+            self.process,
+            pairs,
+            weight=lambda u: self.drift.weight(u, pairs.direction),
+            cutoff=self.cutoff,
+            end_scores=self.end_scores if self.stage == "pretrain" else (None, None),
         )
         self._finite.see(loss, self.global_step)
         self.log("train/loss", loss, prog_bar=True)

@@ -1,6 +1,6 @@
 """Translation with a bridge network: the part of the algorithm that remains after training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -9,9 +9,19 @@ from lightning import LightningModule
 from torch import Tensor
 
 from sbflow.algorithm.ema import Average
+from sbflow.algorithm.shards import shard
 from sbflow.coupling import Rollout
 from sbflow.coupling.rollout import in_pieces
-from sbflow.integrator import Spacing, solve_ode, time_grid
+from sbflow.integrator import (
+    Draft,
+    Policy,
+    Spacing,
+    SpeculationInfo,
+    euler_maruyama,
+    simulate_speculative,
+    solve_ode,
+    time_grid,
+)
 from sbflow.network import BridgeDrift
 from sbflow.process import Brownian
 from sbflow.tensor import Generators, seeded_generator
@@ -42,6 +52,12 @@ class BridgeTranslation(LightningModule):
     drift: BridgeDrift
     ema: Average
 
+    def configure_model(self) -> None:
+        """Cut network and average into shards, where the strategy has devices to cut them over."""
+        if self.device_mesh is not None:
+            for module in (self.drift, self.ema.module):
+                shard(module, self.device_mesh)
+
     def translate(
         self,
         x: Float[Tensor, "n *event"],
@@ -50,7 +66,7 @@ class BridgeTranslation(LightningModule):
         num_steps: int = 30,
         times: Spacing | Tensor = "uniform",
         last_noise: bool | None = None,
-        sampler: Literal["sde", "ode"] = "sde",
+        sampler: Literal["sde", "ode", "speculative"] = "sde",
         seed: Seed | None = None,
         generator: Generators = None,
         batch_size: int | None = None,
@@ -68,7 +84,8 @@ class BridgeTranslation(LightningModule):
             times: spacing of the steps, or the grid itself in the direction's own clock, increasing from 0 to 1.
             last_noise: whether the last step draws noise; by default as in training.
             sampler: ``"sde"`` is Euler–Maruyama, whose pairs follow the bridge; ``"ode"`` the probability flow by
-                Heun's method, deterministic, with the right marginals only.
+                Heun's method, deterministic, with the right marginals only; ``"speculative"`` has the law of
+                ``"sde"`` with fewer calls of the network one after another, see `translate_speculatively`.
             seed: seed of the noise, one for all samples or one for each; the global stream by default.
             generator: source of the noise, instead of ``seed``: one, or one for each sample.
             batch_size: samples per call of the network; all at once by default.
@@ -78,12 +95,16 @@ class BridgeTranslation(LightningModule):
             ValueError: an option out of range, wrong event shape, or not one seed for each sample.
         """
         flag = self._checked(x, direction)
-        if sampler not in ("sde", "ode"):
-            raise ValueError(f"sampler must be 'sde' or 'ode', got {sampler!r}")
+        if sampler not in ("sde", "ode", "speculative"):
+            raise ValueError(f"sampler must be 'sde', 'ode' or 'speculative', got {sampler!r}")
+        if return_path and sampler != "sde":
+            raise ValueError(f"return_path is an option of sampler='sde', got sampler={sampler!r}")
         if sampler == "ode":
-            if return_path:
-                raise ValueError("return_path is an option of sampler='sde', got sampler='ode'")
             return self.probability_flow(x, direction, num_steps=num_steps, times=times, batch_size=batch_size)
+        source = generator if seed is None else _generators(seed, len(x))
+        if sampler == "speculative":
+            options = {"num_steps": num_steps, "times": times, "last_noise": last_noise, "batch_size": batch_size}
+            return self.translate_speculatively(x, direction, generator=source, **options)[0]
         x = x.to(self.drift.mean.dtype)
         rollout = Rollout(
             self.ema.module,
@@ -93,8 +114,71 @@ class BridgeTranslation(LightningModule):
             batch_size=batch_size,
         )
         rows = torch.full((len(x),), flag, device=x.device)
-        source = generator if seed is None else _generators(seed, len(x))
         return rollout(x, rows, generator=source, return_path=return_path)
+
+    @torch.no_grad()
+    def translate_speculatively(
+        self,
+        x: Float[Tensor, "n *event"],
+        direction: Direction = "forward",
+        *,
+        num_steps: int = 30,
+        times: Spacing | Tensor = "uniform",
+        window: int = 8,
+        policy: Policy = "stale",
+        draft: Draft = "secant",
+        last_noise: bool | None = None,
+        seed: Seed | None = None,
+        generator: Generators = None,
+        batch_size: int | None = None,
+    ) -> tuple[Float[Tensor, "n *event"], SpeculationInfo]:
+        """Carry samples to the other end as ``translate(..., sampler="speculative")`` does, and say what it cost.
+
+        The law is that of ``sampler="sde"``, from other draws. The network is called fewer times in sequence and for
+        more samples in all: it pays for few samples and many steps on a device that computes several samples in the
+        time of one.
+
+        Args:
+            x: samples of π₀ (forward) or π₁ (backward).
+            direction: as in `translate`.
+            num_steps: steps of a named grid.
+            times: spacing or grid, as in `translate`.
+            window: steps that are drafted at once; the network is called with up to ``window + 1`` rows a sample.
+            policy: how a draft goes on after a rejection, see `sbflow.integrator.simulate_speculative`.
+            draft: ``"secant"``, None for a frozen drift, or a cheap drift (x, own-clock time ``[n]``) in the same
+                direction. On trained translations of small images the secant saves a fifth of the frozen draft's calls.
+            last_noise: as in `translate`.
+            seed: as in `translate`.
+            generator: as in `translate`.
+            batch_size: samples that go on side by side; all at once by default.
+
+        Raises:
+            ValueError: an option out of range, wrong event shape, or not one seed for each sample.
+
+        References:
+            De Bortoli, Galashov, Gretton, Doucet, Accelerated Diffusion Models via Speculative Sampling, 2025.
+        """
+        flag, network = self._checked(x, direction), self.ema.module.eval()
+        grid = time_grid(times, num_steps, device=x.device)
+        source = generator if seed is None else _generators(seed, len(x))
+
+        def drift(x: Tensor, u: Tensor) -> Tensor:
+            return network(x, u.to(x.dtype), torch.full((len(x),), flag, device=x.device))
+
+        parts = [
+            simulate_speculative(
+                euler_maruyama(drift, self.process.diffusion),
+                piece,
+                grid,
+                window=window,
+                policy=policy,
+                draft=draft,
+                last_noise=self.last_noise if last_noise is None else last_noise,
+                generator=one,
+            )
+            for piece, one in _pieces(x.to(self.drift.mean.dtype), source, batch_size)
+        ]
+        return torch.cat([end for end, _ in parts]), SpeculationInfo.combined([info for _, info in parts])
 
     @torch.no_grad()
     def probability_flow(
@@ -140,6 +224,16 @@ class BridgeTranslation(LightningModule):
         if tuple(x.shape[1:]) != self.event_shape or x.ndim == 0:
             raise ValueError(f"x must have shape [n, {', '.join(map(str, self.event_shape))}], got {list(x.shape)}")
         return DIRECTIONS.index(direction)
+
+
+def _pieces(x: Tensor, generator: Generators, batch_size: int | None) -> Iterator[tuple[Tensor, Generators]]:
+    """Samples by the batch, each with its source of noise."""
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    size = batch_size or max(len(x), 1)
+    for start in range(0, max(len(x), 1), size):
+        each = generator is not None and not isinstance(generator, torch.Generator)
+        yield x[start : start + size], generator[start : start + size] if each else generator
 
 
 def _generators(seed: Seed, n: int) -> Generators:

@@ -5,6 +5,7 @@ from sbflow.callback.checkpoint_io import FORMAT, AtomicCheckpointIO
 from sbflow.callback.checkpoints import Checkpoints
 from sbflow.callback.metrics_file import MetricsFile
 from sbflow.callback.progress import Progress
+from sbflow.callback.rank_states import RankStates
 from sbflow.callback.stage_checkpoint import StageCheckpoint
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Checkpoints",
     "MetricsFile",
     "Progress",
+    "RankStates",
     "StageCheckpoint",
     "remove_partial_files",
     "replacing",

@@ -1,6 +1,7 @@
 """When training is saved, and when it ends early."""
 
 import math
+import signal
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -52,11 +53,15 @@ class Checkpoints(Callback):
         self.patience = patience
         self.best = math.inf
         self.validations_since_best = 0
+        self.terminated = False
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock; of several processes let none leave the others for a SIGTERM of its own."""
         self.saved_step = trainer.global_step
         self.saved_time = time.monotonic()
+        if trainer.world_size > 1:
+            # Lightning's own handler lets the processes meet wherever they are, in the middle of a step
+            signal.signal(signal.SIGTERM, self._take_note)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Save where a checkpoint is due; under gradient accumulation once per optimiser step."""
@@ -64,6 +69,9 @@ class Checkpoints(Callback):
         if step != self.saved_step and (step % self.every_steps == 0 or self._urgent(trainer)):
             trainer.save_checkpoint(_folder(trainer) / "last.ckpt")
             self.saved_step, self.saved_time = step, time.monotonic()
+            if trainer.world_size > 1 and _any(trainer, self.terminated):
+                # now that all are saved, all stop after this very step
+                trainer._signal_connector.received_sigterm = True
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Keep the best model, and stop when there has been no better one for long."""
@@ -87,11 +95,14 @@ class Checkpoints(Callback):
         self.best = state_dict["best"]
         self.validations_since_best = state_dict["validations_since_best"]
 
+    def _take_note(self, *_: Any) -> None:
+        self.terminated = True
+
     def _urgent(self, trainer: Trainer) -> bool:
-        """The clock or a SIGTERM asks for it; processes agree with the first one."""
+        """The clock or a SIGTERM asks for it, in any of the processes."""
         waited = time.monotonic() - self.saved_time
         late = self.every_minutes is not None and waited > 60 * self.every_minutes
-        return bool(trainer.strategy.broadcast(late or trainer.received_sigterm))
+        return _any(trainer, late or self.terminated or trainer.received_sigterm)
 
     def _value(self, trainer: Trainer) -> float:
         """The monitored metric, so that smaller is better; NaN counts as the worst."""
@@ -103,6 +114,11 @@ class Checkpoints(Callback):
             )
         value = float(known[self.monitor])
         return math.inf if math.isnan(value) else value if self.mode == "min" else -value
+
+
+def _any(trainer: Trainer, decision: bool) -> bool:
+    """Whether one of the processes says so, known to all of them."""
+    return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))
 
 
 def _folder(trainer: Trainer) -> Path:

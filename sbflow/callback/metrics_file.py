@@ -65,6 +65,7 @@ class MetricsFile(Logger):
         with self.file.open("a", newline="") as lines:
             csv.DictWriter(lines, self.columns).writerow(row)
 
+    @rank_zero_only
     def _rewrite(self) -> None:
         with replacing(self.file) as handle:
             handle.write(_text(self.columns, self.rows).encode())

@@ -35,6 +35,9 @@ def build(config: DictConfig, key: str) -> Any:
         if isinstance(error.__cause__, TypeError | AttributeError):
             raise ValueError(f"{key}: a part has an option of the wrong kind ({error.__cause__})") from error
         raise
+    except TypeError as error:
+        # Hydra's own check of _partial_, _recursive_ and _convert_
+        raise ValueError(f"{key}: {' '.join(str(error).split())}") from error
 
 
 def check_options(part: Any, key: str) -> None:
@@ -43,7 +46,11 @@ def check_options(part: Any, key: str) -> None:
     Raises:
         ValueError: names the key and what is allowed.
     """
-    if isinstance(part, DictConfig) and "_target_" not in part:
+    if part is None:
+        return
+    if not isinstance(part, DictConfig):
+        raise ValueError(f"{key} must be a part with its _target_, got {part!r}: choose one with {key}=NAME")
+    if "_target_" not in part:
         raise ValueError(f"{key} has options but no class: choose one with {key}=NAME")
     for path, node in _targets(part, key):
         allowed = _options(_find(node["_target_"], path))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from sbflow.callback import FORMAT
+from sbflow.command.rank import first_process
 
 __all__ = ["check_format", "newest_checkpoint", "read_checkpoint"]
 
@@ -19,11 +20,21 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        found = checkpoint["state_dict"] is not None and checkpoint.get("sbflow_format", 0)
+        found = _format(checkpoint)
     except Exception as error:
         raise ValueError(f"cannot load checkpoint {file}: {_reason(error)}") from error
     check_format(found, file)
     return checkpoint
+
+
+def _format(checkpoint: Any) -> int:
+    """Format of what was read, if it is a checkpoint at all."""
+    if not isinstance(checkpoint, dict):
+        raise TypeError(f"a {type(checkpoint).__name__}")
+    state, found = checkpoint["state_dict"], checkpoint.get("sbflow_format", 0)
+    if not isinstance(state, dict) or not isinstance(found, int):
+        raise TypeError(f"weights in a {type(state).__name__}, format {found!r}")
+    return found
 
 
 def check_format(found: int, file: Path) -> None:
@@ -50,7 +61,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
         except ValueError as error:
             broken = broken or error
             continue
-        if broken is not None:
+        if broken is not None and first_process():
             print(f"sbflow: {broken}; using {file.name} instead", file=sys.stderr)
         return file
     if broken is not None:

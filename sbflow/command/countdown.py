@@ -14,11 +14,13 @@ class Countdown:
     Args:
         what: name of the work.
         total: units of work.
+        silent: say nothing.
     """
 
-    def __init__(self, what: str, total: int) -> None:
+    def __init__(self, what: str, total: int, *, silent: bool = False) -> None:
         self.what = what
         self.total = total
+        self.silent = silent
         self.done = 0
         self.printed = 0
         self.bar = rich_progress.Progress(
@@ -27,7 +29,7 @@ class Countdown:
             rich_progress.MofNCompleteColumn(),
             rich_progress.TimeElapsedColumn(),
             rich_progress.TimeRemainingColumn(),
-            disable=not sys.stdout.isatty(),
+            disable=silent or not sys.stdout.isatty(),
         )
 
     def __enter__(self) -> "Countdown":
@@ -44,7 +46,8 @@ class Countdown:
         self.done += units
         self.bar.update(self.task, completed=self.done)
         now = time.perf_counter()
-        if self.bar.disable and now - self.last > 5 and (self.done - self.printed) * 10 >= self.total:
+        due = now - self.last > 5 and (self.done - self.printed) * 10 >= self.total
+        if self.bar.disable and not self.silent and due:
             left = (now - self.start) / self.done * (self.total - self.done)
             print(f"{self.what}: {self.done}/{self.total}, {now - self.start:.0f} s, {left:.0f} s left", flush=True)
             self.last, self.printed = now, self.done

@@ -12,6 +12,7 @@ from torch import Tensor
 import sbflow
 from sbflow.callback import FORMAT, replacing
 from sbflow.command.build import check_type
+from sbflow.command.exported import GRAPH, drift_graph, write_graph
 from sbflow.command.run import EXTRA, WEIGHTS, Run, load_run, write_json
 
 __all__ = ["export", "load"]
@@ -33,7 +34,7 @@ model = sbflow.load("{folder}")
 
 which builds sbflow's own classes from `config.yaml` and reads the weights from `{weights}`; nothing in these files is
 executed.
-
+{graph}
 | | |
 |---|---|
 | algorithm | {algorithm} |
@@ -47,14 +48,31 @@ executed.
 """
 
 
+GRAPH_NOTE = """
+`{file}` is the averaged drift as a graph of torch, for any number of samples; it needs torch, not sbflow:
+
+```python
+import torch
+
+drift, steps, epsilon = torch.export.load("{file}").module(), 30, {epsilon}
+with torch.no_grad():
+    for k in range(steps):
+        x = x + drift(x, torch.full((len(x),), k / steps), torch.zeros(len(x), dtype=torch.long)) / steps
+        x = x + (k + 1 < steps) * (epsilon / steps) ** 0.5 * torch.randn_like(x)  # without noise in the last step
+```
+
+"""
+
+
 def export(config: DictConfig) -> Path:
     """Write the model named by ``checkpoint`` into the folder ``output``, and return it."""
-    for name, annotation in (("checkpoint", str), ("output", str), ("trust", bool)):
+    for name, annotation in (("checkpoint", str), ("output", str), ("graph", bool), ("trust", bool)):
         check_type(name, config[name], annotation)
     folder = Path(config.output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"output={folder} exists and is not an empty folder; choose another")
     run = load_run(config.checkpoint, trust=config.trust)
+    graph = drift_graph(run.algorithm) if config.graph else None
     _write_weights(run.algorithm.state_dict(), folder)
     with replacing(folder / "config.yaml") as file:
         file.write(OmegaConf.to_yaml(run.config).encode())
@@ -62,8 +80,10 @@ def export(config: DictConfig) -> Path:
     if metrics:
         write_json(folder / "metrics.json", metrics)
     write_json(folder / "statistics.json", _statistics(run.algorithm))
+    if graph is not None:
+        write_graph(graph, run.algorithm, folder / GRAPH)
     with replacing(folder / "README.md") as file:
-        file.write(_card(run, folder, metrics).encode())
+        file.write(_card(run, folder, metrics, graph=config.graph).encode())
     # last, as it marks the export as whole
     write_json(folder / "export.json", {"sbflow_format": FORMAT, "sbflow_version": sbflow.__version__})
     print(f"exported {config.checkpoint} -> {folder}")
@@ -106,7 +126,7 @@ def _metrics(run: Run) -> dict[str, float]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def _card(run: Run, folder: Path, metrics: dict[str, float]) -> str:
+def _card(run: Run, folder: Path, metrics: dict[str, float], *, graph: bool) -> str:
     algorithm = run.config.algorithm._target_.rpartition(".")[2]
     data = (run.config.get("data") or {}).get("_target_", "").rpartition(".")[2]
     rows = [f"| {name} | {value:.4g} |" for name, value in metrics.items()]
@@ -116,6 +136,7 @@ def _card(run: Run, folder: Path, metrics: dict[str, float]) -> str:
         version=sbflow.__version__,
         folder=folder.name,
         weights=WEIGHTS,
+        graph=GRAPH_NOTE.format(file=GRAPH, epsilon=run.algorithm.process.epsilon) if graph else "",
         algorithm=algorithm,
         data=data,
         shape=list(run.config.get("event_shape") or []),

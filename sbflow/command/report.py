@@ -28,6 +28,7 @@ COMMAND = "command.txt"
 PAPERS = {
     "SchrodingerBridgeFlow": ("Schrödinger Bridge Flow for Unpaired Data Translation", "2409.09347"),
     "ParticleDenoisingDiffusionSampler": ("Particle Denoising Diffusion Sampler", "2402.06320"),
+    "ScoreDiffusion": ("Target Score Matching", "2402.08667"),
 }
 """Title and arXiv number of what an algorithm comes from."""
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning import LightningModule
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -61,6 +62,8 @@ def load_run(checkpoint: str | Path, *, needs: str | None = None, trust: bool = 
         for key in ("algorithm", "data", "metric", "figure"):
             check_trusted(config.get(key), key)
     algorithm = build(config, "algorithm")
+    if not isinstance(algorithm, LightningModule):
+        raise ValueError(f"checkpoint={checkpoint}: its config makes a {type(algorithm).__name__}, not an algorithm")
     if needs is not None and not hasattr(algorithm, needs):
         raise ValueError(f"checkpoint={checkpoint} holds a {type(algorithm).__name__}, which cannot {needs}")
     load_weights(algorithm, file)

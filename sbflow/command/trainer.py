@@ -13,8 +13,9 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
-from sbflow.callback import AtomicCheckpointIO, Checkpoints, MetricsFile, Progress, StageCheckpoint
-from sbflow.command.build import build, check_options
+from sbflow.callback import AtomicCheckpointIO, Checkpoints, MetricsFile, Progress, RankStates, StageCheckpoint
+from sbflow.command.build import build, check_options, check_trusted
+from sbflow.command.rank import first_process
 
 __all__ = ["make_trainer", "quiet", "trainer_options"]
 
@@ -49,14 +50,16 @@ def make_trainer(config: DictConfig, folder: Path, max_steps: int, start: int) -
         ValueError: see `trainer_options`; or a logger that is not installed.
     """
     options = trainer_options(config)
+    if isinstance(options.get("strategy"), DictConfig):
+        options["strategy"] = instantiate(options["strategy"])
     options.setdefault("log_every_n_steps", max(1, min(20, max_steps // 50)))
     checkpoints: Checkpoints = build(config, "callback") if config.get("callback") else Checkpoints()
     return _lightning_trainer(
         max_steps=max_steps,
         max_epochs=-1,
         default_root_dir=folder,
-        logger=[MetricsFile(folder / "metrics.csv", start=start), *_loggers(config, folder)],
-        callbacks=[Progress(checkpoints.monitor), StageCheckpoint(folder / "checkpoints"), checkpoints],
+        logger=_loggers(config, folder, start) if first_process() else False,
+        callbacks=[Progress(checkpoints.monitor), StageCheckpoint(folder / "checkpoints"), checkpoints, RankStates()],
         plugins=[AtomicCheckpointIO()],
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -82,9 +85,10 @@ def trainer_options(config: DictConfig) -> dict[str, Any]:
     """Options that the user sets.
 
     Raises:
-        ValueError: an unknown option, or one that sbflow sets itself.
+        ValueError: an unknown option, one that sbflow sets itself, or a strategy from outside sbflow by its class.
     """
     check_options(config.trainer, "trainer")
+    check_trusted(config.trainer.get("strategy"), "trainer.strategy")
     options: dict[str, Any] = {str(name): value for name, value in config.trainer.items() if name != "_target_"}
     reserved = RESERVED & set(options)
     if reserved:
@@ -92,15 +96,16 @@ def trainer_options(config: DictConfig) -> dict[str, Any]:
     return options
 
 
-def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
-    """The chosen logger, writing into the run folder; the table of metrics is always there."""
+def _loggers(config: DictConfig, folder: Path, start: int) -> list[Logger]:
+    """The table of metrics, which is always there, and the chosen logger, writing into the run folder."""
+    table = MetricsFile(folder / "metrics.csv", start=start)
     if config.get("logger") is None:
-        return []
+        return [table]
     check_options(config.logger, "logger")
     # MLflow asks for a word before it writes plain files
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     try:
-        return [instantiate(config.logger, save_dir=str(folder), _convert_="all")]
+        return [table, instantiate(config.logger, save_dir=str(folder), _convert_="all")]
     except InstantiationException as error:
         if isinstance(error.__cause__, ModuleNotFoundError):
             raise ValueError("logger needs a package that is missing: pip install 'sbflow[loggers]'") from error
@@ -108,8 +113,11 @@ def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
 
 
 def quiet() -> None:
-    """Silence what is no news: greetings, and warnings about choices made on purpose."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    """Silence what is no news: greetings, and warnings about choices made on purpose or said by the first process."""
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
+    if not first_process():
+        warnings.simplefilter("ignore")
     for message in (
         ".*does not have many workers.*",  # data held in memory need none
         ".*exists and is not empty.*",  # the run folder holds the config already

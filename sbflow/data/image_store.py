@@ -8,6 +8,7 @@ not at all, and a changed folder makes another one.
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -137,7 +138,8 @@ def decode_to_file(listing: Listing, folder: Path) -> Decoded:
     notes = file.with_suffix(".json")
     # the notes are written last: where they are, the images are whole
     if not notes.is_file() or not file.is_file():
-        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+        # processes of several machines may share the folder, and a number
+        partial = file.with_name(f".{file.name}.{platform.node()}.{os.getpid()}.partial")
         skipped = _write_pixels(listing, partial)
         partial.replace(file)
         partial.write_text(json.dumps(skipped))

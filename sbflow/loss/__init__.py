@@ -1,22 +1,25 @@
 """Losses."""
 
 from sbflow.loss.bridge_matching import Pairs, bidirectional_pairs, bridge_matching, stratified_times
-from sbflow.loss.score_matching import (
-    ScoreMatching,
-    denoising_score_matching,
-    fisher_score_matching,
-    novel_score_matching,
-    target_score_matching,
-)
+from sbflow.loss.end_scores import EndScores
+from sbflow.loss.mixing import Denoising, Fisher, MixingName, Novel, Target, named_mixing
+from sbflow.loss.score_matching import Coefficients, Mixing, ScoreMatching, score_label, score_matching
 
 __all__ = [
+    "Coefficients",
+    "Denoising",
+    "EndScores",
+    "Fisher",
+    "Mixing",
+    "MixingName",
+    "Novel",
     "Pairs",
     "ScoreMatching",
+    "Target",
     "bidirectional_pairs",
     "bridge_matching",
-    "denoising_score_matching",
-    "fisher_score_matching",
-    "novel_score_matching",
+    "named_mixing",
+    "score_label",
+    "score_matching",
     "stratified_times",
-    "target_score_matching",
 ]

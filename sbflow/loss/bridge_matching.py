@@ -5,14 +5,16 @@ Own clock: a direction's time u runs from 0 at its start to 1 at its end, so tha
 .. math:: X_u = (1-u) x_s + u x_e + \sqrt{\epsilon u (1-u)} Z, \qquad v^\star(u, X_u) = (x_e - X_u) / (1 - u).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sbflow.loss.end_scores import EndScores
 from sbflow.process import ReferenceProcess
+from sbflow.target import Target
 from sbflow.tensor import expand_to
 
 __all__ = ["Pairs", "bidirectional_pairs", "bridge_matching", "stratified_times"]
@@ -75,6 +77,7 @@ def bridge_matching(
     *,
     weight: TimeWeight = torch.ones_like,
     cutoff: float = 1e-3,
+    end_scores: EndScores | Sequence[Target | None] = (None, None),
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, ""]:
     """Weighted mean squared error of the drift against that of the bridges, over pairs and elements.
@@ -84,15 +87,25 @@ def bridge_matching(
         process: reference process, the same read from either end (`sbflow.process.Brownian`).
         pairs: start and end points.
         weight: weight of the squared error at each time, ``[n]`` or broadcastable to ``[n, *event]``; any positive
-            function has the same minimiser.
+            function has the same minimiser. Towards a known density all times have that of time 0, as none is then
+            much noisier than another.
         cutoff: times are drawn on [cutoff, 1 − cutoff], as the target is singular at 1.
+        end_scores: densities of π₀ and π₁ as far as they are known, for labels of less variance, see
+            `sbflow.loss.end_scores`; right for *independent* pairs alone: the drift of any other coupling would be
+            missed in silence.
         generator: source of the noise.
 
     References:
         Shi, De Bortoli, Campbell, Doucet 2023 (DSBM); De Bortoli et al. 2024 (Schrödinger Bridge Flow).
     """
     u = stratified_times(len(pairs.start), cutoff, 1 - cutoff, like=pairs.start, generator=generator)
-    x = process.bridge(pairs.start, pairs.end, u).sample(generator)
-    target = process.drift_to_end(x, pairs.end, u)
+    law = process.bridge(pairs.start, pairs.end, u)
+    x = law.sample(generator)
+    scores = end_scores if isinstance(end_scores, EndScores) else EndScores(end_scores)
+    if scores:
+        target = scores.label(*pairs, u, x - law.mean, process.diffusion(u) ** 2)
+    else:
+        target = process.drift_to_end(x, pairs.end, u)
     error = drift(x, u, pairs.direction) - target
-    return (expand_to(weight(u), error) * error**2).mean()
+    weights = weight(torch.where(scores.bounded(pairs.direction), 0, u))
+    return (expand_to(weights, error) * error**2).mean()

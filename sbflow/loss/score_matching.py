@@ -1,35 +1,35 @@
-r"""Losses that fit a potential on samples of the target, :math:`X_t = \alpha X_0 + \sqrt\lambda \epsilon`.
+r"""Score matching: regression of a score on noised samples, :math:`X_t = \alpha X_0 + \sqrt\lambda \epsilon`.
 
-Here :math:`\alpha = \sqrt{1 - \lambda}`. The score of the noised target is the conditional mean of two labels,
+Here :math:`\alpha^2 = 1 - \lambda`. The score of the noised target is the conditional mean of two labels,
 
 .. math:: \nabla \log \pi_t(x) = E[s_0(X_0) / \alpha \mid X_t = x] = E[-\epsilon / \sqrt\lambda \mid X_t = x],
 
-the target's own score :math:`s_0 = \nabla \log \pi` carried along, and the noise. So is every mix with a share c of
-the second, and :math:`\nabla \log g_t(x) = \nabla \log \pi_t(x) + x`. The losses differ in c, that is in the variance
-of the label; all of them have the true gradient of the potential as minimiser.
+the target's own score :math:`s_0 = \nabla \log \pi` carried along (De Bortoli et al. 2024), and the noise (Vincent
+2011). So is every mix with a share c of the second, and :math:`\nabla \log g_t(x) = \nabla \log \pi_t(x) + x`. The
+mixings of `sbflow.loss.mixing` differ in c, that is in the variance of the label, and in the weight of the error.
 """
 
+import abc
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from sbflow.potential import Potential
 from sbflow.process import OrnsteinUhlenbeck
 from sbflow.tensor import Generators, expand_to, flat_sum, randn_like
 
-__all__ = [
-    "ScoreMatching",
-    "denoising_score_matching",
-    "fisher_score_matching",
-    "novel_score_matching",
-    "target_score_matching",
-]
+__all__ = ["Coefficients", "Mixing", "ScoreMatching", "score_label", "score_matching"]
+
+GradientField = Callable[[Tensor, Tensor], Tensor]
+"""(x ``[n, d]``, t ``[n]``) -> ∇ log ĝ_t(x) ``[n, d]``."""
 
 
 @runtime_checkable
 class ScoreMatching(Protocol):
-    """A loss that fits ∇ log ĝ_t to labels made from samples of the target."""
+    """A loss that fits ∇ log ĝ_t to labels made from samples of the target; every `Mixing` is one."""
 
     def __call__(
         self,
@@ -53,105 +53,101 @@ class ScoreMatching(Protocol):
         """
 
 
-def novel_score_matching(
-    potential: Potential,
+class Coefficients(NamedTuple):
+    """The regression a s ≈ b s_0 − c ε, with a, b and c finite from λ = 0 to 1 where the label b/a s_0 − c/a ε is not.
+
+    Attributes:
+        score: a, the root of the weight of the squared error of the score s.
+        target: b, of the target's score.
+        noise: c, of the noise.
+    """
+
+    score: Float[Tensor, "n #d"]
+    target: Float[Tensor, "n #d"]
+    noise: Float[Tensor, "n #d"]
+
+
+class Mixing(nn.Module, abc.ABC):
+    """How the two labels are mixed; itself a loss of potentials, see `ScoreMatching`."""
+
+    @abc.abstractmethod
+    def coefficients(
+        self, alpha: Float[Tensor, "n 1"], sqrt_level: Float[Tensor, "n 1"], score0: Float[Tensor, "n d"]
+    ) -> Coefficients:
+        """The regression at the noise levels λ = ``sqrt_level``², for samples with scores ``score0``."""
+
+    def update(self, score0: Float[Tensor, "m d"]) -> None:
+        """Take note of the scores of all samples that batches are drawn from; most mixings have no use for them."""
+
+    def forward(
+        self,
+        potential: Potential,
+        process: OrnsteinUhlenbeck,
+        x0: Float[Tensor, "n d"],
+        grad_log_g0: Float[Tensor, "n d"],
+        t: Float[Tensor, " n"],
+        *,
+        generator: Generators = None,
+    ) -> Float[Tensor, ""]:
+        """Loss of a potential, see `ScoreMatching`."""
+
+        def gradient(z: Tensor, t: Tensor) -> Tensor:
+            return potential.log_g_and_grad(z, t)[1]
+
+        return score_matching(gradient, process, x0, grad_log_g0, t, mixing=self, generator=generator)
+
+
+def score_matching(
+    grad_log_g: GradientField,
     process: OrnsteinUhlenbeck,
     x0: Float[Tensor, "n d"],
     grad_log_g0: Float[Tensor, "n d"],
     t: Float[Tensor, " n"],
     *,
+    mixing: Mixing,
     generator: Generators = None,
 ) -> Float[Tensor, ""]:
-    """Novel score matching, c = λ: the label is α ∇ log g_0(X_0), whose variance vanishes with the noise.
+    """Mean weighted squared error of a score against its labels; the true score is the minimiser for every mixing.
 
-    Arguments as in `ScoreMatching`.
+    Losses of different mixings are not comparable, as they contain the variance of their labels.
+
+    Args:
+        grad_log_g: the model of ∇ log g_t, that is of the score plus x.
+        process: noising process with σ = 1.
+        x0: samples of the target, in whitened coordinates.
+        grad_log_g0: ∇ log g_0 at ``x0``, the target's score plus x0.
+        t: noising times, one per sample.
+        mixing: labels and weight.
+        generator: source of the noise.
 
     References:
-        Phillips et al. 2024, "Particle Denoising Diffusion Sampler".
+        De Bortoli, Hutchinson, Wirnsberger, Doucet, "Target Score Matching", 2024.
     """
-    noised = _noise(process, x0, t, generator)
-    label = noised.alpha * grad_log_g0
-    return flat_sum((potential.log_g_and_grad(noised.x_t, t)[1] - label) ** 2).mean()
-
-
-def denoising_score_matching(
-    potential: Potential,
-    process: OrnsteinUhlenbeck,
-    x0: Float[Tensor, "n d"],
-    grad_log_g0: Float[Tensor, "n d"],
-    t: Float[Tensor, " n"],
-    *,
-    generator: Generators = None,
-) -> Float[Tensor, ""]:
-    """Denoising score matching, c = 1, weighted by λ: needs no gradient of the target, but is all noise as λ → 0.
-
-    Arguments as in `ScoreMatching`.
-
-    References:
-        Vincent 2011, "A Connection Between Score Matching and Denoising Autoencoders".
-    """
-    noised = _noise(process, x0, t, generator)
-    score = potential.log_g_and_grad(noised.x_t, t)[1] - noised.x_t
-    return flat_sum((noised.sqrt_level * score + noised.noise) ** 2).mean()
-
-
-def target_score_matching(
-    potential: Potential,
-    process: OrnsteinUhlenbeck,
-    x0: Float[Tensor, "n d"],
-    grad_log_g0: Float[Tensor, "n d"],
-    t: Float[Tensor, " n"],
-    *,
-    generator: Generators = None,
-) -> Float[Tensor, ""]:
-    """Target score matching, c = 0, weighted by α²: exact as λ → 0, but knows nothing of the noise as λ → 1.
-
-    Arguments as in `ScoreMatching`.
-
-    References:
-        De Bortoli et al. 2024, "Target Score Matching".
-    """
-    noised = _noise(process, x0, t, generator)
-    score = potential.log_g_and_grad(noised.x_t, t)[1] - noised.x_t
-    return flat_sum((noised.alpha * score - (grad_log_g0 - x0)) ** 2).mean()
-
-
-def fisher_score_matching(
-    potential: Potential,
-    process: OrnsteinUhlenbeck,
-    x0: Float[Tensor, "n d"],
-    grad_log_g0: Float[Tensor, "n d"],
-    t: Float[Tensor, " n"],
-    *,
-    generator: Generators = None,
-) -> Float[Tensor, ""]:
-    """Score matching with the label of least variance, c = λ / (λ + α² / I) in each coordinate.
-
-    The two labels are uncorrelated, of second moments I / α² and 1 / λ in a coordinate whose Fisher information is
-    I = E[(∂ log π)²], and this c balances them. For a Gaussian with independent coordinates the label is the score
-    itself. The information that weighs a sample is averaged over the others of the batch, which leaves its label
-    unbiased. Arguments as in `ScoreMatching`.
-    """
-    noised = _noise(process, x0, t, generator)
-    score0 = grad_log_g0 - x0
-    squares = score0.square()
-    information = (squares.sum(0) - squares) / max(len(x0) - 1, 1)
-    level = noised.sqrt_level.square()
-    mixed = noised.alpha * score0 - noised.sqrt_level * information * noised.noise
-    label = mixed / (noised.alpha.square() + level * information) + noised.x_t
-    return flat_sum((potential.log_g_and_grad(noised.x_t, t)[1] - label) ** 2).mean()
-
-
-class _Noised(NamedTuple):
-    x_t: Float[Tensor, "n d"]
-    noise: Float[Tensor, "n d"]
-    alpha: Float[Tensor, "n 1"]
-    sqrt_level: Float[Tensor, "n 1"]
-
-
-def _noise(
-    process: OrnsteinUhlenbeck, x0: Float[Tensor, "n d"], t: Float[Tensor, " n"], generator: Generators
-) -> _Noised:
     alpha, sqrt_level = (expand_to(part, x0).to(x0.dtype) for part in process.transition(t.new_zeros(()), t))
     noise = randn_like(x0, generator)
-    return _Noised(alpha * x0 + sqrt_level * noise, noise, alpha, sqrt_level)
+    x_t = alpha * x0 + sqrt_level * noise
+    score0 = grad_log_g0 - x0
+    a, b, c = mixing.coefficients(alpha, sqrt_level, score0)
+    return flat_sum((a * (grad_log_g(x_t, t) - x_t) - (b * score0 - c * noise)) ** 2).mean()
+
+
+def score_label(
+    noise: Float[Tensor, "n d"],
+    score0: Float[Tensor, "n d"],
+    alpha: Tensor | float,
+    level: Tensor | float,
+    mixing: Mixing,
+) -> Float[Tensor, "n d"]:
+    """Label whose conditional mean given X_t is ∇ log π_t; plus X_t, it is one of ∇ log g_t.
+
+    Args:
+        noise: ε.
+        score0: ∇ log π at X_0.
+        alpha: √(1 − λ), a number or one per sample ``[n]`` or ``[n, 1]``.
+        level: λ in (0, 1), likewise.
+        mixing: the mix.
+    """
+    values = (torch.as_tensor(value, dtype=score0.dtype, device=score0.device) for value in (alpha, level))
+    alpha, level = (expand_to(value, score0).expand(len(score0), 1) for value in values)
+    a, b, c = mixing.coefficients(alpha, level.sqrt(), score0)
+    return (b * score0 - c * noise) / a

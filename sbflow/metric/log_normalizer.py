@@ -1,5 +1,6 @@
 """Error of an estimated log normalising constant over independent replicates."""
 
+import math
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -25,6 +26,9 @@ class Evaluation(Protocol):
     @property
     def num_steps(self) -> int:
         """Steps of the sampler."""
+
+    weight_variance: float
+    predicted_variance: float
 
 
 @runtime_checkable
@@ -56,6 +60,8 @@ class LogNormalizer:
     - ``test/log_z_sd``: standard deviation of one replicate (n − 1 in the denominator).
     - ``test/log_z_bias``: mean minus log Z; its standard error is sd / √num_seeds.
     - ``test/log_z_rmse``: root of the mean squared error of one replicate.
+    - ``test/weight_variance``: sum of the variances of the incremental log-weights, and
+      ``test/weight_variance_predicted``, where the grid of times was chosen and promises one.
     - ``test/log_z_stderr``: standard error of one replicate by its own account, root mean square.
 
     The reference may have an error of its own, ``target.log_normalizer_stderr``. ``test/num_steps`` is the same for
@@ -101,4 +107,6 @@ class LogNormalizer:
             error = log_z - module.target.log_normalizer
             values |= {"bias": error.mean(), "rmse": error.square().mean().sqrt()}
         metrics = {f"test/log_z_{name}{suffix}": value.item() for name, value in values.items()}
+        spread = {"": evaluation.weight_variance, "_predicted": evaluation.predicted_variance}
+        metrics |= {f"test/weight_variance{name}{suffix}": v for name, v in spread.items() if not math.isnan(v)}
         return metrics | {"test/num_steps": float(evaluation.num_steps)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -13,16 +13,26 @@ __all__ = ["BridgeDrift", "Parametrisation", "TwoNetworks"]
 Parametrisation = Literal["drift", "scaled", "endpoint"]
 """What the network predicts; see `BridgeDrift`."""
 
+LARGEST_BASIS = 512
+"""Dimension up to which covariances are measured whole."""
+
+LEAST_VARIANCE = 1e-4
+"""Share of the mean variance below which a direction counts as constant."""
+
 CLOSEST = 1e-3
 """The scaled and the end-point drift are singular at u = 1; there they are taken this close to it."""
 
 
 class BridgeDrift(nn.Module):
-    """Drift of both directions in their own clock: v = (m_e − m_s) + a_u (x − m_u) + c_u net(D_u^(−½) (x − m_u), u, s).
+    """Drift of both directions in their own clock.
 
-    The network sees inputs of unit variance and predicts outputs of unit scale, whatever the units of the data:
-    m_u = (1 − u) m_s + u m_e and D_u = (1 − u)² v_s + u² v_e + ε u (1 − u). The moments m, v of the start and end sets
-    are measured on the data (per coordinate for vectors, per channel for images) and travel in the checkpoint.
+    It is v = (m_e − m_s) + a_u (x − m_u) + c_u net(D_u^(−½) M (x − m_u), u, s). The network sees inputs of unit
+    variance and predicts outputs of unit scale, whatever the units of the data: m_u = (1 − u) m_s + u m_e and
+    D_u = (1 − u)² v_s + u² v_e + ε u (1 − u). The moments m, v of the start and end sets are measured on the data (per
+    coordinate for vectors, per channel for images) and travel in the checkpoint.
+
+    For vectors M is the basis in which both covariances are diagonal, so that what varies little in a correlated set is
+    as visible to the network as the rest, and D_u has the variances in that basis. For anything else M is the identity.
 
     - ``"drift"``: a = 0, c² = v_s + v_e + ε, the raw drift. The variance of its regression target grows like
       ε u / (1 − u), and `weight` weighs the loss accordingly.
@@ -40,6 +50,8 @@ class BridgeDrift(nn.Module):
     mean: Tensor
     variance: Tensor
     measured: Tensor
+    basis: Tensor
+    basis_variance: Tensor
 
     def __init__(
         self,
@@ -59,6 +71,18 @@ class BridgeDrift(nn.Module):
         self.register_buffer("mean", torch.zeros(2, *statistics))
         self.register_buffer("variance", torch.ones(2, *statistics))
         self.register_buffer("measured", torch.tensor(False))
+        self.correlates = len(event_shape) == 1 and event_shape[0] <= LARGEST_BASIS
+        if self.correlates:
+            dim = event_shape[0]
+            self.register_buffer("basis", torch.eye(dim))
+            self.register_buffer("basis_variance", torch.ones(2, dim))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """Read checkpoints from before version 0.2, which have no basis: their networks see coordinates."""
+        if self.correlates and prefix + "variance" in state_dict:
+            state_dict.setdefault(prefix + "basis", torch.eye(len(self.basis)))
+            state_dict.setdefault(prefix + "basis_variance", state_dict[prefix + "variance"])
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @torch.no_grad()
     def measure(self, x0: Float[Tensor, "n *event"], x1: Float[Tensor, "m *event"]) -> None:
@@ -76,7 +100,11 @@ class BridgeDrift(nn.Module):
                 raise ValueError(f"x{end} is constant or not finite: its variance is {float(total)}")
             self.mean[end] = x.mean(dim=axes, keepdim=True)[0]
             # a constant coordinate (a border pixel) would divide by zero
-            self.variance[end] = variance.clamp_min(1e-4 * total)
+            self.variance[end] = variance.clamp_min(LEAST_VARIANCE * total)
+        if self.correlates:
+            basis, variance = common_basis(_covariance(x0), _covariance(x1))
+            self.basis.copy_(basis)
+            self.basis_variance.copy_(variance)
         self.measured.fill_(True)
 
     def relative_precision(self, u: Float[Tensor, " n"]) -> Float[Tensor, "n *statistics"]:
@@ -101,7 +129,8 @@ class BridgeDrift(nn.Module):
         """Drift at own-clock time u, one per sample ``[n]`` or one for all ``[1]``."""
         c = self._coefficients(u, direction, x.ndim)
         centred = x - c.centre
-        out = self.network((c.scale * centred).to(x.dtype), u, direction)
+        seen = centred @ self.basis.T if self.correlates else centred
+        out = self.network((c.scale * seen).to(x.dtype), u, direction)
         drift = c.shift + c.gain * out
         return drift if c.slope is None else drift + c.slope * centred
 
@@ -110,6 +139,11 @@ class BridgeDrift(nn.Module):
         mean_s, mean_e = self.mean[direction], self.mean[1 - direction]
         var_s, var_e = self.variance[direction], self.variance[1 - direction]
         variance = (1 - w) ** 2 * var_s + w**2 * var_e + self.epsilon * w * (1 - w)
+        scale = variance.rsqrt()
+        if self.correlates:
+            seen_s, seen_e = self.basis_variance[direction], self.basis_variance[1 - direction]
+            # rows of the basis have length 1, so that white noise keeps its variance
+            scale = ((1 - w) ** 2 * seen_s + w**2 * seen_e + self.epsilon * w * (1 - w)).rsqrt()
         noise = self.epsilon * w / (1 - w).clamp_min(CLOSEST)
         slope = None
         if self.parametrisation == "drift":
@@ -119,7 +153,7 @@ class BridgeDrift(nn.Module):
         else:
             square = (var_s + noise) * var_e / variance
             slope = (w * var_e - (1 - w) * var_s - self.epsilon * w) / variance
-        return _Coefficients(mean_e - mean_s, torch.lerp(mean_s, mean_e, w), variance.rsqrt(), square.sqrt(), slope)
+        return _Coefficients(mean_e - mean_s, torch.lerp(mean_s, mean_e, w), scale, square.sqrt(), slope)
 
 
 class TwoNetworks(nn.Module):
@@ -155,6 +189,36 @@ class _Coefficients(NamedTuple):
     scale: Tensor
     gain: Tensor
     slope: Tensor | None
+
+
+def common_basis(
+    cov0: Float[Tensor, "d d"], cov1: Float[Tensor, "d d"]
+) -> tuple[Float[Tensor, "d d"], Float[Tensor, "2 d"]]:
+    """Find the basis M, of rows of length 1, in which two covariances are diagonal: M S0 Mᵀ and M S1 Mᵀ.
+
+    Args:
+        cov0: symmetric and positive definite.
+        cov1: symmetric.
+
+    Returns:
+        M and the two diagonals, in double precision.
+    """
+    root = torch.linalg.cholesky(cov0.double())
+    half = torch.linalg.solve_triangular(root, cov1.double(), upper=False)
+    inner = torch.linalg.solve_triangular(root, half.T, upper=False)
+    vectors = torch.linalg.eigh((inner + inner.T) / 2)[1]
+    rows = torch.linalg.solve_triangular(root.T, vectors, upper=True).T
+    # of the two signs of a row the one that keeps the sign of the coordinate that it resembles
+    largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
+    basis = rows / rows.norm(dim=1, keepdim=True) * largest.sign()
+    return basis, torch.stack([(basis @ cov.double() * basis).sum(1) for cov in (cov0, cov1)])
+
+
+def _covariance(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
+    """In double precision, with a least variance in directions in which nothing varies."""
+    centred = x.double() - x.double().mean(0)
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
+    return (vectors * values.clamp_min(LEAST_VARIANCE * values.mean())) @ vectors.T
 
 
 def _statistics_shape(event_shape: Sequence[int]) -> tuple[int, ...]:

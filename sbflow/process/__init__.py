@@ -6,7 +6,17 @@ from sbflow.process.epsilon import suggest_epsilon
 from sbflow.process.gaussian_bridge import GaussianBridge, gaussian_bridge
 from sbflow.process.mixture_bridge import MixtureBridge
 from sbflow.process.ornstein_uhlenbeck import OrnsteinUhlenbeck
-from sbflow.process.schedule import Constant, Cosine, Dds, Linear, Schedule, equalise, uniform_times
+from sbflow.process.schedule import (
+    Constant,
+    Cosine,
+    Dds,
+    Interpolation,
+    Linear,
+    Schedule,
+    equalise,
+    path_length,
+    uniform_times,
+)
 
 __all__ = [
     "Brownian",
@@ -14,6 +24,7 @@ __all__ = [
     "Cosine",
     "Dds",
     "GaussianBridge",
+    "Interpolation",
     "Linear",
     "MixtureBridge",
     "OrnsteinUhlenbeck",
@@ -21,6 +32,7 @@ __all__ = [
     "Schedule",
     "equalise",
     "gaussian_bridge",
+    "path_length",
     "suggest_epsilon",
     "uniform_times",
 ]

@@ -7,12 +7,27 @@ share of the signal's variance that is left at time t. Everything a sampler need
 
 import abc
 import math
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
+from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
-__all__ = ["Constant", "Cosine", "Dds", "Linear", "Schedule", "equalise", "interpolate", "uniform_times"]
+__all__ = [
+    "Constant",
+    "Cosine",
+    "Dds",
+    "Interpolation",
+    "Linear",
+    "Schedule",
+    "equalise",
+    "interpolate",
+    "path_length",
+    "uniform_times",
+]
+
+Interpolation = Literal["linear", "pchip"]
 
 
 class Schedule(abc.ABC):
@@ -153,7 +168,13 @@ def uniform_times(num_steps: int, *, device: torch.device | str | None = None) -
 
 
 def equalise(
-    times: Float[Tensor, " k"], costs: Float[Tensor, " l"], num_steps: int, *, uniform_share: float = 0.0
+    times: Float[Tensor, " k"],
+    costs: Float[Tensor, " l"],
+    num_steps: int,
+    *,
+    uniform_share: float = 0.0,
+    interpolation: Interpolation = "linear",
+    floor: float = 1e-12,
 ) -> Float[Tensor, " m"]:
     """Grid of ``num_steps`` + 1 times whose steps all cost the same, as far as the costs of another grid tell.
 
@@ -165,12 +186,16 @@ def equalise(
         costs: cost of each of its k − 1 steps, at least 0.
         num_steps: steps of the new grid, at least 1.
         uniform_share: share of the steps that are spread evenly over time instead, in [0, 1].
+        interpolation: of the times between those of the grid by the length travelled, ``"linear"`` or the smooth and
+            monotone ``"pchip"`` of Fritsch and Carlson.
+        floor: least cost of a step as a share of the greatest, in (0, 1]: it keeps the new grid increasing where a step
+            costs nothing.
 
     Returns:
         strictly increasing times with the same ends.
 
     Raises:
-        ValueError: an option out of its range, or costs that are negative or not finite.
+        ValueError: an option out of its range, times that do not increase, or costs that are negative or not finite.
 
     References:
         Williams, Campbell, Doucet, Syed, "Score-Optimal Diffusion Schedules", 2024.
@@ -182,16 +207,49 @@ def equalise(
         raise ValueError(
             f"need num_steps of at least 1 and uniform_share in [0, 1], got {num_steps} and {uniform_share}"
         )
+    if interpolation not in get_args(Interpolation):
+        raise ValueError(f"interpolation must be 'linear' or 'pchip', got {interpolation!r}")
+    if not 0 < floor <= 1:
+        raise ValueError(f"floor must lie in (0, 1], got {floor}")
+    _check_costs(times, costs)
+    knots = times.double()
+    travelled = _travelled(knots, costs.to(knots), uniform_share, floor)
+    marks = torch.linspace(0, 1, num_steps + 1, dtype=knots.dtype, device=knots.device)[1:-1] * travelled[-1]
+    inner = interpolate(marks, travelled, knots) if interpolation == "linear" else _pchip(marks, travelled, knots)
+    return torch.cat([times[:1], inner.to(times), times[-1:]])
+
+
+def path_length(costs: Float[Tensor, " l"]) -> float:
+    """Length Λ of a path, the sum of the roots of what its steps cost.
+
+    On K steps of equal cost it costs Λ² / K, which is the least that any K steps can cost; on a grid that is too coarse
+    Λ comes out too short.
+
+    >>> path_length(torch.tensor([4.0, 9.0]))
+    5.0
+    """
+    return float(costs.sqrt().sum())
+
+
+def _check_costs(times: Float[Tensor, " k"], costs: Float[Tensor, " l"]) -> None:
+    if len(times) < 2 or not (times.diff() > 0).all():
+        raise ValueError(f"times must be at least 2 that increase, got {times.tolist()}")
     if len(costs) != len(times) - 1 or not ((costs >= 0) & costs.isfinite()).all():
         raise ValueError(f"costs must be {len(times) - 1} finite numbers of at least 0, got {costs.tolist()}")
-    costs = costs.to(times)
-    # the floor keeps the grid increasing where a step costs nothing
-    lengths = torch.where(costs.max() > 0, costs.clamp_min(1e-12 * costs.max()), 1.0).sqrt()
+
+
+def _travelled(
+    times: Float[Tensor, " k"], costs: Float[Tensor, " l"], uniform_share: float, floor: float
+) -> Float[Tensor, " k"]:
+    """Share of the way that lies behind at each time; the ends are those of rounded sums."""
+    lengths = torch.where(costs.max() > 0, costs.clamp_min(floor * costs.max()), 1.0).sqrt()
     lengths = (1 - uniform_share) * lengths / lengths.sum() + uniform_share * times.diff() / (times[-1] - times[0])
-    travelled = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    marks = torch.linspace(0, 1, num_steps + 1, dtype=times.dtype, device=times.device) * travelled[-1]
-    inner = interpolate(marks[1:-1], travelled, times)
-    return torch.cat([times[:1], inner, times[-1:]])
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+
+
+def _pchip(x: Float[Tensor, " n"], knots: Float[Tensor, " k"], values: Float[Tensor, " k"]) -> Float[Tensor, " n"]:
+    curve = PchipInterpolator(knots.numpy(force=True), values.numpy(force=True))
+    return torch.from_numpy(curve(x.numpy(force=True))).to(x)
 
 
 def interpolate(x: Float[Tensor, " n"], knots: Float[Tensor, " k"], values: Float[Tensor, " k"]) -> Float[Tensor, " n"]:

@@ -2,6 +2,7 @@
 
 from sbflow.smc.annealed import sample_annealed
 from sbflow.smc.evidence import Cost, Evidence
+from sbflow.smc.feynman_kac import FeynmanKacDivergence, FeynmanKacFlow, GaussianStart, SampleStart, Start
 from sbflow.smc.guided import GuidedDenoising, WeightedKernel
 from sbflow.smc.moves import Hmc, Mala
 from sbflow.smc.particles import Field, Particles, SamplingError, SMCPath, effective_sample_size, log_mean_exp
@@ -17,23 +18,33 @@ from sbflow.smc.resampling import (
     systematic,
 )
 from sbflow.smc.sampler import Ladder, init, resample, sample, step
-from sbflow.smc.tuning import adaptive_times, tune
+from sbflow.smc.schedule import TunedTimes, tune_times
+from sbflow.smc.tuning import tune
+from sbflow.smc.twisted import Reward, SmoothedReward, TwistedKernel
 
 __all__ = [
     "Cost",
     "Evidence",
+    "FeynmanKacDivergence",
+    "FeynmanKacFlow",
     "Field",
+    "GaussianStart",
     "GuidedDenoising",
     "Hmc",
     "Ladder",
     "Mala",
     "Particles",
     "Resampling",
+    "Reward",
     "SMCPath",
+    "SampleStart",
     "SamplingError",
     "Scheme",
+    "SmoothedReward",
+    "Start",
+    "TunedTimes",
+    "TwistedKernel",
     "WeightedKernel",
-    "adaptive_times",
     "effective_sample_size",
     "init",
     "killing",
@@ -49,4 +60,5 @@ __all__ = [
     "stratified",
     "systematic",
     "tune",
+    "tune_times",
 ]

@@ -39,7 +39,7 @@ def upper_bounds(
     x_s, field_s = x0, kernel.field(x0, increasing[0])
     total = torch.zeros(len(x0), dtype=torch.float64, device=x0.device)
     for s, t in pairwise(increasing):
-        x_t = kernel.process.kernel(x_s, s, t).sample(generator)
+        x_t = kernel.noising(x_s, field_s, s, t).sample(generator)
         field_t = kernel.field(x_t, t)
         total += kernel.log_weight(x_t, field_t, kernel.propose(x_t, field_t, t, s), x_s, field_s, t, s)
         x_s, field_s = x_t, field_t

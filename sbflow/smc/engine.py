@@ -15,7 +15,6 @@ from sbflow.smc.guided import WeightedKernel
 from sbflow.smc.moves import Hmc
 from sbflow.smc.particles import Field, Particles, SamplingError, SMCPath, effective_sample_size
 from sbflow.smc.resampling import Resampling, systematic
-from sbflow.tensor import randn_like
 
 __all__ = ["Engine", "Level", "Rejuvenated", "resample", "unmoved"]
 
@@ -66,6 +65,8 @@ class Engine:
             raise ValueError(f"ess_threshold must lie in [0, 1], got {self.ess_threshold}")
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {self.chunk_size}")
+        if self.moves is not None and not self.kernel.tempers:
+            raise ValueError(f"moves need the density at every level, which a {type(self.kernel).__name__} has not")
 
     def evaluate(self, x: Float[Tensor, "r n d"], t: Tensor) -> Field:
         """Potential at the positions, in pieces of ``chunk_size`` points."""
@@ -83,14 +84,14 @@ class Engine:
             raise SamplingError(f"{what} at time {float(t):.4g} for {len(x)} particles") from error
 
     def init(self, like: Float[Tensor, "r n d"], level: Level) -> tuple[Particles, SMCPath]:
-        """Draw particles from N(0, I) and weigh them for the level; also the diagnostics."""
-        x = randn_like(like, self.generator)
+        """Draw particles where the kernel begins and weigh them for the level; also the diagnostics."""
+        x = self.kernel.start(like, self.generator)
         rows, n, _ = x.shape
         field = _lifted(self.evaluate(x, level.time), level.time)
         uniform = torch.full((rows, n), -math.log(n), dtype=torch.float64, device=x.device)
         ancestors = torch.arange(n, device=x.device).expand(rows, n)
         particles = Particles(x, field, uniform, uniform.new_zeros(rows), ancestors, torch.zeros_like(uniform))
-        return _weighed(unmoved(particles), _power(field, level.exponent))
+        return _weighed(unmoved(particles), _power(self.kernel.start_weight(field), level.exponent))
 
     def rejuvenate(self, particles: Particles, level: Level, step_size: float | None = None) -> Rejuvenated:
         """Resample where needed, then make the Markov moves; without waste every state of their chains stays."""
@@ -129,7 +130,7 @@ class Engine:
     def advance(self, fresh: Rejuvenated, before: Level, after: Level) -> tuple[Particles, SMCPath]:
         """Go from level to level, by a higher exponent or by an earlier time, and weigh; also the diagnostics."""
         if after.exponent != before.exponent:
-            return _weighed(fresh, _power(fresh.particles.field, after.exponent - before.exponent))
+            return _weighed(fresh, _power(fresh.particles.field.log_g, after.exponent - before.exponent))
         particles, increment = self._propagate(fresh.particles, before.time, after.time)
         return _weighed(fresh._replace(particles=particles), increment)
 
@@ -232,9 +233,9 @@ def _moments(
     return mean, (weights * centred**2).sum(-1)
 
 
-def _power(field: Field, exponent: float) -> Float[Tensor, "r n"]:
+def _power(log_g: Float[Tensor, "r n"], exponent: float) -> Float[Tensor, "r n"]:
     """Log potential times an exponent, with 0⁰ = 1."""
-    return torch.zeros_like(field.log_g, dtype=torch.float64) if exponent == 0 else exponent * field.log_g.double()
+    return torch.zeros_like(log_g, dtype=torch.float64) if exponent == 0 else exponent * log_g.double()
 
 
 def _lifted(field: Field, t: Tensor) -> Field:

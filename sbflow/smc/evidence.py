@@ -52,8 +52,7 @@ class Evidence:
         log_z_stderr_replicates: standard error of each, from its own genealogy ``[r]``.
         elbo: mean over the runs of a lower bound of log Z, from the incremental weights.
         pareto_k: tail of ``log_weights``, see `sbflow.smc.pareto.pareto_k`.
-        num_ancestors: distinct first-generation ancestors left, the smallest over the runs; with few of them the
-            single-run standard error means nothing.
+        num_ancestors: first-generation ancestors left, the least over the runs; few make the single-run error void.
         times: time of each of the k levels of the run ``[k]``, decreasing to 0.
         ess_path: effective sample size of each run at each level ``[k, r]``.
         log_z_path: running estimate of log Z ``[k, r]``.
@@ -65,6 +64,8 @@ class Evidence:
         cost: evaluations of the target by all runs together.
         whitening_cost: evaluations by the fit of the whitening.
         training_cost: evaluations by training, and by the pilot runs that tune times, temperatures and moves.
+        weight_variance: sum of the variances of the incremental log-weights over the steps, mean of the runs.
+        predicted_variance: what the grid of times promises of it, see `sbflow.smc.schedule.TunedTimes`.
         parameters: the samples by name ``[r n, *shape]``.
         quality: distances to exact samples and the like, by name.
     """
@@ -90,6 +91,8 @@ class Evidence:
     cost: Cost = NO_COST
     whitening_cost: Cost = NO_COST
     training_cost: Cost = NO_COST
+    weight_variance: float = math.nan
+    predicted_variance: float = math.nan
     parameters: dict[str, Tensor] = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
 
@@ -112,7 +115,7 @@ class Evidence:
             samples: positions of the particles in the target's own coordinates.
             times: time of each level of ``path``.
             seconds: wall-clock time.
-            **more: the costs, ``parameters`` and ``quality``.
+            **more: the costs, ``predicted_variance``, ``parameters`` and ``quality``.
         """
         log_z = particles.log_z
         # every run's particles count by its own estimate of Z: the pooled weights stay proper
@@ -138,6 +141,7 @@ class Evidence:
             num_nan=int(path.num_nan.sum()),
             num_particles=particles.log_weights.shape[1],
             seconds=seconds,
+            weight_variance=float(path.increment_variance[1:].nansum(0).mean()),
             **more,
         )
 

@@ -39,6 +39,7 @@ def read(folder: Path) -> Evidence:
             prefix = entry.name.removesuffix("cost")
             values[entry.name] = Cost(*(numbers[f"{prefix}{kind}_evaluations"] for kind in Cost._fields))
         elif entry.name not in values:
-            number = numbers[entry.name]
+            # numbers that an earlier version did not write are not known
+            number = numbers.get(entry.name)
             values[entry.name] = math.nan if number is None else number
     return Evidence(**values)

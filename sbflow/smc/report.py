@@ -30,6 +30,9 @@ def _rows(e: Evidence) -> Iterator[tuple[str, str]]:
     if math.isfinite(e.pareto_k):
         yield "Pareto k", f"{e.pareto_k:.2f}"
     yield "ELBO", f"{e.elbo:.4f}"
+    promised = "" if math.isnan(e.predicted_variance) else f", {e.predicted_variance:.3g} promised by the grid of times"
+    if not math.isnan(e.weight_variance):
+        yield "variances of the steps", f"{e.weight_variance:.3g} in all{promised}"
     if not math.isnan(e.mean_acceptance):
         yield "moves accepted", f"{e.mean_acceptance:.0%}"
     for name, value in e.quality.items():

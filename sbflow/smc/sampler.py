@@ -42,7 +42,7 @@ class Ladder(NamedTuple):
 def init(
     kernel: WeightedKernel, like: Float[Tensor, "r n d"], t: Tensor, *, generator: torch.Generator | None = None
 ) -> Particles:
-    """Draw particles from the reference N(0, I) and weigh them by the potential at time t.
+    """Draw particles where the kernel begins, for denoising from N(0, I), and weigh them for time t.
 
     Args:
         kernel: the moves.
@@ -120,7 +120,7 @@ def sample(
 @torch.no_grad()
 def climb(engine: Engine, like: Float[Tensor, "r n d"], ladder: Ladder) -> tuple[Particles, SMCPath]:
     """Run r independent samplers up a ladder; see `sample`."""
-    _check_ladder(ladder, engine.moves, like.shape[1])
+    _check_ladder(ladder, engine, like.shape[1])
     levels = ladder.levels()
     step_sizes = [None] * (len(levels) - 1) if ladder.step_sizes is None else ladder.step_sizes.tolist()
     particles: Particles | None = None
@@ -145,12 +145,17 @@ def _stacked(path: list[SMCPath]) -> SMCPath:
     return SMCPath(*(torch.stack(column) for column in zip(*path, strict=True)))
 
 
-def _check_ladder(ladder: Ladder, moves: Hmc | None, n: int) -> None:
+def _check_ladder(ladder: Ladder, engine: Engine, n: int) -> None:
+    moves = engine.moves
     num_levels = len(ladder.times) + (0 if ladder.exponents is None else len(ladder.exponents) - 1)
     if ladder.exponents is not None:
         exponents = ladder.exponents
         if not (len(exponents) and exponents[0] > 0 and (exponents.diff() > 0).all() and exponents[-1] == 1):
             raise ValueError(f"exponents must be positive, increase and end at 1, got {exponents.tolist()}")
+        if len(exponents) > 1 and not engine.kernel.tempers:
+            raise ValueError(
+                f"exponents must be left out for a {type(engine.kernel).__name__}, got {exponents.tolist()}"
+            )
     if (moves is None) != (ladder.step_sizes is None):
         raise ValueError("moves and step_sizes must be given together; `tune` finds the step sizes")
     if moves is None or ladder.step_sizes is None:

@@ -1,4 +1,4 @@
-"""Pilot runs that decide what a run then takes as given: step sizes, exponents, times.
+"""Pilot runs that decide what a run then takes as given: step sizes and exponents; for times see `sbflow.smc.schedule`.
 
 A sampler that adapted to its own particles would bias Ẑ; one that takes the decisions of another run does not.
 """
@@ -10,15 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sbflow.process import equalise, uniform_times
 from sbflow.smc.engine import Engine, Level, Rejuvenated, resample, unmoved
 from sbflow.smc.guided import WeightedKernel
 from sbflow.smc.moves import Hmc
 from sbflow.smc.particles import Particles, SamplingError
 from sbflow.smc.resampling import Resampling, systematic
-from sbflow.smc.sampler import Ladder, sample
+from sbflow.smc.sampler import Ladder
 
-__all__ = ["Pilot", "adaptive_times", "pilot", "tune"]
+__all__ = ["Pilot", "pilot", "tune"]
 
 TUNING_ROUNDS = 8
 SHORTEST_STEP = 1e-8
@@ -112,54 +111,6 @@ def _check_progress(level: Level, num_exponents: int) -> None:
             f"tempering takes more than {MOST_LEVELS} levels, exponent {level.exponent:.3g} so far; "
             "choose a better whitening or a lower conditional_ess"
         )
-
-
-def adaptive_times(
-    kernel: WeightedKernel,
-    like: Float[Tensor, "r n d"],
-    num_steps: int,
-    *,
-    rounds: int = 8,
-    uniform_share: float = 0.0,
-    scheme: Resampling = systematic,
-    ess_threshold: float = 0.3,
-    chunk_size: int | None = None,
-    generator: torch.Generator | None = None,
-) -> Float[Tensor, " k"]:
-    """Find the grid of times on which the incremental weights of all steps vary alike.
-
-    To second order the conditional effective sample size of a step is its share exp(−Var log w), so that it is then the
-    same for all steps, too. Each round measures the variances by a pilot run and goes half the way to the grid that
-    equalises them.
-
-    Args:
-        kernel: the moves.
-        like: gives number, dimension, dtype and device of the pilot's particles; its values are not read.
-        num_steps: steps of the grid.
-        rounds: pilot runs.
-        uniform_share: see `sbflow.process.equalise`.
-        scheme: resampling scheme.
-        ess_threshold: see `sbflow.smc.sample`.
-        chunk_size: see `sbflow.smc.sample`.
-        generator: source of all randomness; the draws of the pilots may not be those of the run.
-
-    Returns:
-        times from 1 down to 0, in float64.
-    """
-    times = uniform_times(num_steps, device=like.device)
-    for _ in range(rounds):
-        _, path = sample(
-            kernel,
-            like,
-            times.flip(0),
-            scheme=scheme,
-            ess_threshold=ess_threshold,
-            chunk_size=chunk_size,
-            generator=generator,
-        )
-        costs = path.increment_variance[1:].nanmean(-1).nan_to_num(0.0).flip(0)
-        times = torch.lerp(times, equalise(times, costs, num_steps, uniform_share=uniform_share), 0.5)
-    return times.flip(0)
 
 
 def _moves(engine: Engine) -> Hmc:

@@ -13,6 +13,7 @@ from sbflow.target.double_well import DoubleWell, ProductOfWells
 from sbflow.target.external import ExternalTarget
 from sbflow.target.funnel import Funnel
 from sbflow.target.gaussian import GaussianTarget
+from sbflow.target.geometric import GeometricTarget
 from sbflow.target.gmm40 import GMM40
 from sbflow.target.jax import JaxTarget
 from sbflow.target.lgcp import LGCP, LogGaussianCoxProcess
@@ -39,6 +40,7 @@ __all__ = [
     "Funnel",
     "GaussianMixture",
     "GaussianTarget",
+    "GeometricTarget",
     "Ionosphere",
     "JaxTarget",
     "LogDensity",

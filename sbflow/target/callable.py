@@ -2,9 +2,11 @@
 
 import importlib
 import os
+import re
 import sys
+import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +23,20 @@ LogDensity = Callable[[Any], Tensor]
 _LOOPED = (
     "log_prob cannot be vectorised by torch.vmap and is evaluated point by point, which is slow: write it for a batch "
     "of points [n, d], with torch.where in place of if"
+)
+_KEEP_TO_TORCH = (
+    "keep to torch operations, with torch.where in place of if and without .item(), float(), .detach() and numpy"
+)
+_OTHERWISE: dict[bool | None, str] = {
+    True: "; or set batched=False, for one point at a time",
+    False: "; or set batched=True, for a batch",
+}
+_WITHOUT_SCORE = f"log_prob changes with its points and its gradient is zero: {_KEEP_TO_TORCH}"
+
+# what torch and NumPy say where a tensor is turned into numbers, or decides a branch
+_LEAVES_TORCH = re.compile(
+    r"converted to (a )?(Python )?[Ss]calar|\.item\(\)|data-dependent|Boolean value of|numpy\(\)|have storage"
+    r"|size-1 arrays|^(bool|int|float|complex|list|ndarray)\d*$"
 )
 
 
@@ -82,11 +98,10 @@ class CallableTarget(Target):
         if x.dtype not in self._conventions:
             self._conventions[x.dtype] = self._find_convention(x)
         convention = self._conventions[x.dtype]
-        log_prob = convention.evaluate(self.function, x.to(convention.dtype))
-        fault = _fault(log_prob, len(x))
-        if fault is not None:
-            raise ValueError(_complaint(fault, x.shape))
-        return log_prob.reshape(len(x)).to(x.dtype)
+        result = convention.call(self.function, x.to(convention.dtype))
+        if result.fault is not None:
+            raise ValueError(self._complaint([result], x.shape)) from result.cause
+        return result.value.reshape(len(x)).to(x.dtype)
 
     def _apply(self, *args: Any, **kwargs: Any) -> "CallableTarget":
         """A module that moves to another dtype may take other points than before."""
@@ -96,16 +111,29 @@ class CallableTarget(Target):
 
     def _find_convention(self, x: Float[Tensor, "n d"]) -> "_Convention":
         """First way to call the function that gives one value per point; the complaint is about the first of all."""
+        failed = []
         for convention in self._candidates(x.dtype):
             # two lengths, as one may equal the dimension by chance
             repeated = [x[:1].detach().to(convention.dtype).expand(n, -1) for n in (2, 3)]
-            if not any(convention.fault(self.function, points) for points in repeated):
-                if convention.looped:
-                    warnings.warn(_LOOPED, stacklevel=4)
+            faulty = next((r for points in repeated if (r := convention.call(self.function, points)).fault), None)
+            if faulty is None:
+                for warning in convention.warnings(self.function, repeated[0]):
+                    warnings.warn(warning, stacklevel=4)
                 return convention
+            failed.append(faulty)
         first = next(self._candidates(x.dtype))
-        got, cause = first.fault(self.function, x.detach().to(first.dtype)) or ("what depends on the points", None)
-        raise ValueError(_complaint(got, x.shape)) from cause
+        whole = first.call(self.function, x.detach().to(first.dtype))
+        if whole.fault is None:
+            whole = whole._replace(fault="what depends on the points")
+        raise ValueError(self._complaint([whole, *failed], x.shape)) from whole.cause
+
+    def _complaint(self, failed: "Sequence[_Result]", shape: tuple[int, ...]) -> str:
+        """What was wrong with the first call, and what to change where any of them left torch."""
+        n, dim = shape
+        text = f"log_prob must return a tensor of shape [{n}] for points of shape [{n}, {dim}], got {failed[0].fault}"
+        if not any(_LEAVES_TORCH.search(result.fault or "") for result in failed):
+            return f"{text}; or a number for one point [{dim}]"
+        return f"{text}: {_KEEP_TO_TORCH}{_OTHERWISE.get(self.batched, '')}"
 
     def _candidates(self, dtype: torch.dtype) -> Iterator["_Convention"]:
         others = [one for one in (torch.float64, torch.float32) if one != dtype]
@@ -124,21 +152,49 @@ class _Convention(NamedTuple):
     batched: bool
     looped: bool = False
 
-    def evaluate(self, function: LogDensity, x: Tensor) -> Any:
-        if self.batched:
-            return function(x)
-        if self.looped:
-            return torch.stack([_number(function(point)) for point in x])
-        return torch.vmap(lambda point: _number(function(point)))(x)
-
-    def fault(self, function: LogDensity, x: Tensor) -> tuple[str, Exception | None] | None:
-        """What goes wrong at these points, if anything: what was returned or raised in place of one value each."""
+    def call(self, function: LogDensity, x: Tensor) -> "_Result":
+        """Value at these points, and what is wrong with it; any exception but a lack of memory is a fault."""
         try:
-            got = _fault(self.evaluate(function, x), len(x))
+            value = self._evaluate(function, x)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except Exception as error:
-            # any exception of the user's code: it is reported if no other way to call the function works
-            return f"{type(error).__name__}: {error}".splitlines()[0], error
-        return None if got is None else (got, None)
+            return _Result(None, _in_one_line(error), error)
+        return _Result(value, _fault(value, len(x)))
+
+    def warnings(self, function: LogDensity, x: Tensor) -> Iterator[str]:
+        """What a user should know of a function that can be called this way."""
+        if self.looped:
+            yield _LOOPED
+
+        def total(points: Tensor) -> tuple[Tensor, Tensor]:
+            values = self._evaluate(function, points).reshape(len(points))
+            return values.sum(), values
+
+        shifts = torch.tensor([[0.0], [0.1]], dtype=x.dtype, device=x.device)
+        try:
+            score, values = torch.func.grad(total, has_aux=True)(x[:1] + shifts)
+        except Exception:
+            # it is told where the score is asked for
+            return
+        if values.isfinite().all() and bool(values[0] != values[1]) and not score.any():
+            yield _WITHOUT_SCORE
+
+    def _evaluate(self, function: LogDensity, x: Tensor) -> Any:
+        # copies: a function that changes its points in place must not move the particles
+        if self.batched:
+            return function(x.clone())
+        if self.looped:
+            return torch.stack([_number(function(point.clone())) for point in x])
+        return torch.vmap(lambda point: _number(function(point.clone())))(x)
+
+
+class _Result(NamedTuple):
+    """What a call gave, what is wrong with it in a few words, and the exception behind that."""
+
+    value: Any
+    fault: str | None
+    cause: Exception | None = None
 
 
 def import_function(option: str, function: Callable[..., Any] | str) -> Callable[..., Any]:
@@ -185,8 +241,14 @@ def import_object(option: str, name: str) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """One value as a scalar, whatever the number of axes; anything else as it is."""
-    return value.reshape(()) if isinstance(value, Tensor) and value.numel() == 1 else value
+    """One value as a scalar, whatever the number of axes.
+
+    Raises:
+        TypeError: it is no tensor.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{type(value).__name__} for one point, which must be converted to a scalar tensor")
+    return value.reshape(()) if value.numel() == 1 else value
 
 
 def _fault(value: Any, n: int) -> str | None:
@@ -196,9 +258,6 @@ def _fault(value: Any, n: int) -> str | None:
     return None if value.shape in ((n,), (n, 1)) else str(list(value.shape))
 
 
-def _complaint(got: str, shape: tuple[int, ...]) -> str:
-    n, dim = shape
-    return (
-        f"log_prob must return a tensor of shape [{n}] for points of shape [{n}, {dim}], got {got}; "
-        f"or a number for one point [{dim}]"
-    )
+def _in_one_line(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    return textwrap.shorten(text, 160, placeholder=" …")

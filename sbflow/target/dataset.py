@@ -4,11 +4,13 @@ Nothing is downloaded: tables are read from ``<data root>/bayes/<name>.csv``, a 
 """
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 __all__ = ["data_root", "read_csv"]
@@ -43,6 +45,7 @@ def read_csv(name: str) -> Float[Tensor, "rows columns"]:
 
     Raises:
         FileNotFoundError: there is no such file; the message says where to get it and where to put it.
+        ValueError: it is no table of numbers with a header.
     """
     path = data_root() / "bayes" / f"{name}.csv"
     if not path.is_file():
@@ -51,4 +54,21 @@ def read_csv(name: str) -> Float[Tensor, "rows columns"]:
             f"no file {path}: set SBFLOW_DATA to the folder that holds bayes/{name}.csv "
             f"(a header, then rows of {columns}; the data are at {source})"
         )
-    return torch.from_numpy(np.genfromtxt(path, delimiter=",", skip_header=1, dtype=np.float64))
+    return torch.from_numpy(_parse(path, _TABLES[name][0]))
+
+
+def _parse(path: Path, columns: str) -> NDArray[np.float64]:
+    try:
+        with warnings.catch_warnings():
+            # of an empty file, which is refused below
+            warnings.simplefilter("ignore", UserWarning)
+            table = np.genfromtxt(  # type: ignore[call-overload]  # numpy's stubs know no None
+                path, delimiter=",", skip_header=1, dtype=np.float64, comments=None, ndmin=2
+            )
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} must be a table, a header and then rows of {columns}: {reason}") from error
+    if table.shape[0] < 1 or table.shape[1] < 2:
+        shape = f"{table.shape[0]} rows of {table.shape[1]}"
+        raise ValueError(f"{path} must be a table, a header and then rows of {columns}, got {shape}")
+    return table

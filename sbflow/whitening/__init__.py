@@ -2,6 +2,7 @@
 
 from sbflow.whitening.affine import Affine
 from sbflow.whitening.base import Whitening
+from sbflow.whitening.fixed import Fixed
 from sbflow.whitening.full_rank import FullRank
 from sbflow.whitening.isotropic import Isotropic
 from sbflow.whitening.laplace import Laplace
@@ -14,6 +15,7 @@ from sbflow.whitening.whitened import Whitened
 
 __all__ = [
     "Affine",
+    "Fixed",
     "FullRank",
     "Isotropic",
     "Laplace",

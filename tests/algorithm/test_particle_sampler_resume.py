@@ -62,6 +62,7 @@ def same(one, other):
     [
         *((stop, {}) for stop in (2, 3, UPDATES, UPDATES + 1, UPDATES + 5)),
         (UPDATES + 1, {"moves": "mala", "time_grid": "adaptive"}),
+        (UPDATES + 1, {"time_grid": "online", "time_rate": 0.5}),
     ],
 )
 def test_a_run_that_was_killed_ends_with_the_weights_of_one_that_was_not(tmp_path, stop, options):

@@ -246,7 +246,10 @@ def test_the_probability_flow_is_deterministic_and_undone_by_its_reverse():
         (lambda m: m.translate(torch.zeros(3, 2), num_steps=-1), "num_steps must be at least 1, got -1"),
         (lambda m: m.probability_flow(torch.zeros(3, 2), "sideways"), "direction must be 'forward' or 'backward'"),
         (lambda m: m.probability_flow(torch.zeros(3, 2), num_steps=0), "num_steps must be at least 1, got 0"),
-        (lambda m: m.translate(torch.zeros(3, 2), sampler="rk4"), "sampler must be 'sde' or 'ode', got 'rk4'"),
+        (
+            lambda m: m.translate(torch.zeros(3, 2), sampler="rk4"),
+            "sampler must be 'sde', 'ode' or 'speculative', got 'rk4'",
+        ),
         (lambda m: m.translate(torch.zeros(3, 2), sampler="ode", return_path=True), "return_path is an option of"),
         (lambda m: m.translate(torch.zeros(3, 2), batch_size=0), "batch_size must be at least 1, got 0"),
         (lambda m: m.translate(torch.zeros(3, 2), seed=[1, 2]), "got 2 for 3 samples"),

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -51,6 +52,29 @@ def test_an_export_holds_weights_config_statistics_and_a_model_card(exported, br
     assert "SchrodingerBridgeFlow" in card and "Gaussians" in card and "test/joint_kl" in card
     statistics = json.loads((exported / "statistics.json").read_text())
     assert statistics["drift.mean"] == package.load(bridge).drift.mean.tolist()
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_a_graph_of_the_drift_is_exported_on_request(bridge, tmp_path):
+    folder = tmp_path / "export"
+    assert sbflow("export", f"checkpoint={bridge}", f"output={folder}", "graph=true").code == 0
+    graph, model = torch.export.load(folder / "drift.pt2").module(), package.load(folder)
+    u, direction = torch.tensor([0.0, 0.4, 0.9]), torch.tensor([0, 1, 0])
+    with torch.no_grad():
+        torch.testing.assert_close(graph(X, u, direction), model.ema.module(X, u, direction))
+    card = (folder / "README.md").read_text()
+    (block,) = (text for text in re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL) if "drift.pt2" in text)
+    names = {"x": X}
+    exec(block.replace("drift.pt2", str(folder / "drift.pt2")), names)
+    assert names["x"].shape == X.shape and not names["x"].equal(X)
+
+
+def test_a_graph_of_a_particle_sampler_is_refused_before_anything_is_written(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert sbflow("train", "experiment=pdds_mixture_2d", f"run_dir={run}", *TINY_PARTICLES).code == 0
+    result = sbflow("export", f"checkpoint={run}", f"output={tmp_path / 'o'}", "graph=true", capsys=capsys)
+    assert result.code == 2 and "graph=true exports the drift of a bridge" in result.err
+    assert not (tmp_path / "o").exists()
 
 
 def test_an_export_serves_the_other_commands(exported, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Translating folders: what is written, what is skipped, and what a kill leaves behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -211,3 +212,15 @@ def test_a_killed_translation_ends_with_the_bytes_of_an_undisturbed_one(run, tmp
     assert 10 <= len(list((tmp_path / "killed").rglob("[0-9]*.png"))) < 40
     assert translate(run, source, tmp_path / "killed", *options).code == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+def test_the_speculative_sampler_says_what_it_cost(run, tmp_path, capsys):
+    source, output = pictures(tmp_path / "in", 3), tmp_path / "out"
+    options = [f"checkpoint={run}", f"input={source}", f"output={output}", "sampler=speculative", "num_steps=40"]
+    first = sbflow("translate", *options, "batch_size=2", "device=cpu", capsys=capsys)
+    line = first.out.splitlines()[-1]
+    found = re.match(r"speculation: ([\d.]+) calls in sequence for 40 steps, ([\d.]+) rows a step, kept by off", line)
+    assert first.code == 0 and float(found[1]) < 20 and float(found[2]) >= 0.9
+    assert len(list(output.rglob("*.png"))) == 3
+    again = sbflow("translate", *options, "device=cpu", capsys=capsys)
+    assert again.code == 0 and "speculation" not in again.out

@@ -3,7 +3,7 @@ import torch
 from assertions import assert_mean_close
 from problems import GAUSSIAN, MIXTURE, MixtureDensity
 
-from sbflow.loss import novel_score_matching
+from sbflow.loss import Novel
 from sbflow.network import MLP
 from sbflow.potential import Guide, MixturePotential, NaivePotential, NeuralPotential, Potential
 from sbflow.process import Cosine, OrnsteinUhlenbeck
@@ -58,7 +58,7 @@ def test_a_potential_pays_the_squared_distance_of_its_gradient_from_the_truth(co
         grad = potential.log_g_and_grad(x0, ZERO)[1]
         t = torch.rand(100, dtype=torch.float64)
         losses = [
-            novel_score_matching(one, PROCESS, x0, grad, t, generator=torch.Generator().manual_seed(k))
+            Novel()(one, PROCESS, x0, grad, t, generator=torch.Generator().manual_seed(k))
             for one in (potential, Perturbed(potential, offset))
         ]
         excess.append(losses[1] - losses[0])
@@ -71,7 +71,7 @@ def test_the_naive_potential_is_beaten_by_the_exact_one(components):
     x0, t = target.sample(20_000), torch.rand(20_000, dtype=torch.float64)
     grad = exact(components).log_g_and_grad(x0, ZERO)[1]
     losses = [
-        novel_score_matching(one, PROCESS, x0, grad, t, generator=torch.Generator().manual_seed(0)).item()
+        Novel()(one, PROCESS, x0, grad, t, generator=torch.Generator().manual_seed(0)).item()
         for one in (exact(components), NaivePotential(target, PROCESS))
     ]
     assert losses[0] < 0.9 * losses[1]
@@ -81,7 +81,7 @@ def test_without_noise_the_exact_potential_has_no_loss():
     x0 = MixtureDensity(MIXTURE).sample(50)
     grad = exact(MIXTURE).log_g_and_grad(x0, ZERO)[1]
     t = torch.zeros(50, dtype=torch.float64)
-    assert novel_score_matching(exact(MIXTURE), PROCESS, x0, grad, t).item() < 1e-25
+    assert Novel()(exact(MIXTURE), PROCESS, x0, grad, t).item() < 1e-25
 
 
 @pytest.mark.parametrize("t", [0.0, 1e-7, 1e-3, 1.0])
@@ -92,7 +92,7 @@ def test_gradients_of_a_neural_potential_stay_finite_at_both_ends_in_single_prec
     x0 = target.sample(64)
     grad = naive.log_g_and_grad(x0, ZERO)[1]
     potential = NeuralPotential(naive, guide)
-    loss = novel_score_matching(potential, PROCESS, x0.float(), grad.float(), torch.full((64,), t))
+    loss = Novel()(potential, PROCESS, x0.float(), grad.float(), torch.full((64,), t))
     loss.backward()
     assert loss.isfinite()
     assert all(parameter.grad.isfinite().all() for parameter in guide.parameters())

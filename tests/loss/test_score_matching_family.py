@@ -6,12 +6,7 @@ from assertions import assert_mean_close
 from problems import GAUSSIAN, MIXTURE, MixtureDensity
 from torch import Tensor
 
-from sbflow.loss import (
-    denoising_score_matching,
-    fisher_score_matching,
-    novel_score_matching,
-    target_score_matching,
-)
+from sbflow.loss import Denoising, Fisher, Novel, Target
 from sbflow.network import MLP
 from sbflow.potential import Guide, MixturePotential, NaivePotential, NeuralPotential, Potential
 from sbflow.process import Cosine, OrnsteinUhlenbeck
@@ -19,10 +14,10 @@ from sbflow.process import Cosine, OrnsteinUhlenbeck
 PROCESS = OrnsteinUhlenbeck(Cosine())
 ZERO = torch.zeros((), dtype=torch.float64)
 LOSSES = {
-    "novel": novel_score_matching,
-    "denoising": denoising_score_matching,
-    "target": target_score_matching,
-    "fisher": fisher_score_matching,
+    "novel": Novel(),
+    "denoising": Denoising(),
+    "target": Target(),
+    "fisher": Fisher(),
 }
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 every_problem = pytest.mark.parametrize("components", [GAUSSIAN, MIXTURE], ids=["gaussian", "mixture"])
@@ -39,9 +34,9 @@ def level(t: float) -> float:
 def weight(loss, t: Tensor) -> Tensor:
     """What a loss multiplies the squared error of the gradient by."""
     lam = PROCESS.noise_level(t)
-    if loss is denoising_score_matching:
+    if isinstance(loss, Denoising):
         return lam
-    return 1 - lam if loss is target_score_matching else torch.ones_like(lam)
+    return 1 - lam if isinstance(loss, Target) else torch.ones_like(lam)
 
 
 class Perturbed(Potential):
@@ -155,7 +150,7 @@ def test_the_information_that_weighs_a_sample_is_that_of_the_others():
     def moment(own: float, other: float) -> float:
         scores = torch.tensor([[own], [other]], dtype=torch.float64)
         generator = torch.Generator().manual_seed(2)
-        return fisher_score_matching(Constant(), PROCESS, x0, scores, t, generator=generator).item()
+        return Fisher()(Constant(), PROCESS, x0, scores, t, generator=generator).item()
 
     noise = torch.randn(2, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 

@@ -4,7 +4,7 @@ from assertions import assert_mean_close
 from torch import nn
 
 from sbflow.network import MLP, BridgeDrift, UNet
-from sbflow.network.drift import TwoNetworks
+from sbflow.network.drift import TwoNetworks, common_basis
 from sbflow.process import Brownian
 
 
@@ -39,11 +39,63 @@ def test_input_and_output_are_scaled_by_the_measured_moments(data, direction):
     (mean_s, var_s), (mean_e, var_e) = ends if direction == 0 else ends[::-1]
     x, u = 3 * torch.randn(n, *x0.shape[1:]), torch.rand(n)
     w = u.reshape(-1, *(1,) * (x.ndim - 1))
-    scaled = (x - (1 - w) * mean_s - w * mean_e) / ((1 - w) ** 2 * var_s + w**2 * var_e + epsilon * w * (1 - w)).sqrt()
-    expected = mean_e - mean_s + (var_s + var_e + epsilon).sqrt() * scaled
+    centred, gain = x - (1 - w) * mean_s - w * mean_e, (var_s + var_e + epsilon).sqrt()
+    if data is vectors:
+        # in the basis that makes both covariances diagonal
+        centred = centred @ drift.basis.T
+        seen = [(x @ drift.basis.T).var(0, correction=0) for x in (x0, x1)]
+        var_s, var_e = seen if direction == 0 else seen[::-1]
+    scaled = centred / ((1 - w) ** 2 * var_s + w**2 * var_e + epsilon * w * (1 - w)).sqrt()
+    expected = mean_e - mean_s + gain * scaled
     out = drift(x, u, torch.full((n,), direction))
-    assert torch.allclose(drift.network.seen, scaled, rtol=1e-4, atol=1e-4)
-    assert torch.allclose(out, expected, rtol=1e-4, atol=1e-3)
+    assert torch.allclose(drift.network.seen, scaled, rtol=1e-3, atol=1e-3)
+    assert torch.allclose(out, expected, rtol=1e-3, atol=1e-2)
+
+
+def test_the_common_basis_diagonalises_two_correlated_covariances():
+    roots = torch.randn(2, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    covariances = roots @ roots.mT
+    basis, variances = common_basis(*covariances)
+    assert torch.allclose(basis @ covariances @ basis.T, torch.diag_embed(variances), atol=1e-10)
+    assert torch.allclose(basis.norm(dim=1), torch.ones(5, dtype=torch.float64))
+    # with nothing correlated it is the coordinates themselves, in some order
+    plain, _ = common_basis(torch.tensor([3.0, 1.0, 0.2]).diag(), torch.tensor([1.0, 2.0, 5.0]).diag())
+    assert torch.equal(plain[plain.argmax(1).argsort()], torch.eye(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("u", [0.0, 1.0])
+@pytest.mark.parametrize("direction", [0, 1])
+def test_at_both_ends_of_correlated_sets_the_network_sees_white_inputs(u, direction):
+    generator = torch.Generator().manual_seed(1)
+    ends = [torch.randn(3000, 6, generator=generator) @ torch.randn(6, 6, generator=generator) + i for i in (0, 5)]
+    drift = BridgeDrift(Recorder(), (6,), 0.7)
+    drift.measure(*ends)
+    x = ends[direction if u == 0 else 1 - direction]
+    drift(x, torch.full((1,), u), torch.full((len(x),), direction))
+    assert torch.allclose(drift.network.seen.T.cov(correction=0), torch.eye(6), atol=1e-3)
+
+
+def test_a_direction_in_which_nothing_varies_does_not_blow_up_the_input():
+    x = torch.randn(500, 2, generator=torch.Generator().manual_seed(2)) @ torch.tensor(
+        [[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]]
+    )
+    drift = BridgeDrift(Recorder(), (3,), 0.5)
+    drift.measure(x, x + 1)
+    drift(x, torch.zeros(1), torch.zeros(500, dtype=torch.long))
+    assert drift.network.seen.isfinite().all() and drift.network.seen.std() < 2
+
+
+def test_a_checkpoint_without_a_basis_shows_the_coordinates():
+    x0, x1 = vectors(200)
+    drift, older = BridgeDrift(Recorder(), (2,), 0.7), BridgeDrift(Recorder(), (2,), 0.7)
+    drift.measure(x0, x1)
+    state = {name: part for name, part in drift.state_dict().items() if "basis" not in name}
+    older.load_state_dict(state)
+    u, direction = torch.tensor([0.25]), torch.zeros(len(x0), dtype=torch.long)
+    older(x0, u, direction)
+    (mean_s, mean_e), (var_s, var_e) = drift.mean, drift.variance
+    variance = 0.75**2 * var_s + 0.25**2 * var_e + 0.7 * 0.25 * 0.75
+    assert torch.allclose(older.network.seen, (x0 - 0.75 * mean_s - 0.25 * mean_e) / variance.sqrt(), atol=1e-4)
 
 
 @pytest.mark.parametrize("u", [0.0, 0.3, 0.9, 1.0])

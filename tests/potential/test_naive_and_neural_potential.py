@@ -2,7 +2,7 @@ import pytest
 import torch
 from problems import MIXTURE, MixtureDensity
 
-from sbflow.loss import novel_score_matching
+from sbflow.loss import Novel
 from sbflow.network import MLP
 from sbflow.potential import Guide, NaivePotential, NeuralPotential
 from sbflow.process import Cosine, OrnsteinUhlenbeck
@@ -101,7 +101,7 @@ def test_the_loss_reaches_every_parameter_of_the_guide():
     x0 = TARGET.sample(32)
     t = torch.rand(32, dtype=torch.float64) * 0.9 + 0.1
     grad_log_g0 = naive().log_g_and_grad(x0, torch.zeros((), dtype=torch.float64))[1]
-    novel_score_matching(potential, PROCESS, x0, grad_log_g0, t).backward()
+    Novel()(potential, PROCESS, x0, grad_log_g0, t).backward()
     unreached = [
         name
         for name, parameter in potential.guide.named_parameters()
@@ -114,5 +114,5 @@ def test_the_very_first_update_already_moves_the_gate():
     potential = neural(trained=False)
     x0 = TARGET.sample(32)
     grad_log_g0 = naive().log_g_and_grad(x0, torch.zeros((), dtype=torch.float64))[1]
-    novel_score_matching(potential, PROCESS, x0, grad_log_g0, torch.rand(32, dtype=torch.float64)).backward()
+    Novel()(potential, PROCESS, x0, grad_log_g0, torch.rand(32, dtype=torch.float64)).backward()
     assert potential.guide.scale[-1].weight.grad.any()

@@ -28,10 +28,12 @@ def test_every_transition_keeps_the_stationary_variance(schedule, sigma, times):
 
 
 @thrifty
-@given(increasing_times, st.data(), st.integers(1, 30), between(0, 1))
-def test_an_equalised_grid_increases_between_the_same_ends(times, data, num_steps, uniform_share):
-    costs = data.draw(st.lists(between(0, 1e6), min_size=len(times) - 1, max_size=len(times) - 1))
-    grid = equalise(times, torch.tensor(costs, dtype=torch.float64), num_steps, uniform_share=uniform_share)
+@given(increasing_times, st.data(), st.integers(1, 30), between(0, 1), st.sampled_from(["linear", "pchip"]))
+def test_an_equalised_grid_increases_between_the_same_ends(times, data, num_steps, uniform_share, interpolation):
+    nothing_or_some = st.one_of(st.just(0.0), between(0, 1e6))
+    costs = data.draw(st.lists(nothing_or_some, min_size=len(times) - 1, max_size=len(times) - 1))
+    options = {"uniform_share": uniform_share, "interpolation": interpolation}
+    grid = equalise(times, torch.tensor(costs, dtype=torch.float64), num_steps, **options)
     assert len(grid) == num_steps + 1
     assert grid[0] == times[0] and grid[-1] == times[-1]
     assert (grid.diff() > 0).all()

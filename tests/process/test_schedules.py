@@ -7,6 +7,7 @@ from hydra.utils import instantiate
 
 from sbflow.cli import config_dir
 from sbflow.process import Constant, Cosine, Dds, Linear, OrnsteinUhlenbeck, equalise, uniform_times
+from sbflow.process.schedule import path_length
 
 SCHEDULES = [
     Cosine(),
@@ -115,9 +116,43 @@ def test_costs_of_nothing_leave_an_even_grid():
     assert torch.allclose(equalise(uniform_times(3), torch.zeros(3), 5), uniform_times(5))
 
 
+@pytest.mark.parametrize("interpolation", ["linear", "pchip"])
+def test_the_cheapest_grid_costs_the_squared_length_over_the_steps(interpolation):
+    # a length of t² along the path
+    def costs(times):
+        return (times**2).diff() ** 2
+
+    grid = equalise(uniform_times(400), costs(uniform_times(400)), 8, interpolation=interpolation)
+    assert path_length(costs(grid)) == pytest.approx(1, rel=1e-12)
+    assert costs(grid).sum().item() == pytest.approx(1 / 8, rel=1e-3)
+    assert costs(uniform_times(8)).sum() > 1.3 / 8
+
+
+def test_a_smooth_interpolation_is_the_better_one_on_a_coarse_grid():
+    times, wanted = uniform_times(6), uniform_times(20).sqrt()
+    linear, smooth = (equalise(times, (times**2).diff() ** 2, 20, interpolation=how) for how in ("linear", "pchip"))
+    assert (smooth - wanted).abs()[6:].max() < 0.2 * (linear - wanted).abs()[6:].max()
+
+
+def test_the_floor_is_the_least_share_of_the_greatest_cost():
+    times, costs = uniform_times(2), torch.tensor([0.0, 1.0])
+    for floor, share in ((1.0, 0.5), (0.25, 1 / 3), (1e-12, 1e-6)):
+        grid = equalise(times, costs, 1000, floor=floor)
+        assert (grid < 0.5).double().mean().item() == pytest.approx(share, abs=0.002)
+
+
+def test_single_precision_gives_the_grid_of_double_precision():
+    times, costs = uniform_times(64), torch.rand(64, dtype=torch.float64)
+    single = equalise(times.float(), costs.float(), 16)
+    assert single.dtype == torch.float32
+    assert torch.allclose(single.double(), equalise(times, costs, 16), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("costs", "options", "message"),
     [
+        ([1.0, 1.0], {"interpolation": "cubic"}, "interpolation must be 'linear' or 'pchip', got 'cubic'"),
+        ([1.0, 1.0], {"floor": 0.0}, "floor must lie in .0, 1., got 0.0"),
         ([1.0, -1.0], {}, "costs must be 2 finite numbers of at least 0"),
         ([1.0, math.nan], {}, "costs must be 2 finite numbers"),
         ([1.0], {}, "costs must be 2 finite numbers"),
@@ -125,9 +160,16 @@ def test_costs_of_nothing_leave_an_even_grid():
         ([1.0, 1.0], {"uniform_share": 1.5}, "uniform_share in .0, 1., got 3 and 1.5"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_impossible_grids_are_refused(costs, options, message):
     with pytest.raises(ValueError, match=message):
         equalise(uniform_times(2), torch.tensor(costs), **{"num_steps": 3, **options})
+
+
+@pytest.mark.parametrize("times", [[0.0], [0.0, 1.0, 1.0], [1.0, 0.5, 0.0]])
+def test_times_that_do_not_increase_are_refused(times):
+    with pytest.raises(ValueError, match="times must be at least 2 that increase"):
+        equalise(torch.tensor(times), torch.ones(len(times) - 1), 3)
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "constant", "dds"])

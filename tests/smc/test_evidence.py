@@ -44,6 +44,13 @@ def test_the_error_of_one_run_without_resampling_is_that_of_importance_sampling(
     assert record.log_z_stderr == pytest.approx(math.sqrt((1 / record.ess - 1 / 30) * 30 / 29), rel=1e-9)
 
 
+def test_the_spread_of_the_weights_stands_beside_what_the_grid_promises():
+    record = evidence(4)
+    assert record.weight_variance > 0 and "promised" not in str(record)
+    promising = dataclasses.replace(record, predicted_variance=0.125)
+    assert "in all, 0.125 promised by the grid of times" in str(promising)
+
+
 def test_one_particle_says_nothing_about_its_error():
     assert not evidence(1, n=1).log_z_stderr < math.inf
 

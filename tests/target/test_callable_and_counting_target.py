@@ -94,8 +94,8 @@ def test_a_batch_function_is_called_with_the_batch(dim) -> None:
     target = CallableTarget(log_prob, dim)
     target.log_prob(torch.zeros(7, dim))
     target.log_prob(torch.zeros(7, dim))
-    # the first evaluation tries two small batches
-    assert shapes == [(2, dim), (3, dim), (7, dim), (7, dim)]
+    # the first evaluation tries two small batches, and the gradient
+    assert shapes == [(2, dim), (3, dim), (2, dim), (7, dim), (7, dim)]
 
 
 def test_values_with_a_trailing_axis_are_taken() -> None:
@@ -115,6 +115,66 @@ def test_a_function_with_python_branches_is_evaluated_point_by_point_with_a_warn
         log_prob_of_x, score = target.log_prob_and_score(x)
     assert log_prob_of_x.tolist() == [-1.0, -12.0]
     assert score.tolist() == [[-2.0, 0.0], [0.0, -12.0]]
+
+
+LEAVES_TORCH = {
+    "float": lambda x: -(float(x[0]) ** 2),
+    "numpy of a point": lambda x: -np.sum(x.detach().numpy() ** 2),
+    "numpy of a batch": lambda x: -np.square(x.detach().numpy()).sum(1),
+    "math": lambda x: -math.exp(x[0]),
+    "item in a batch": lambda x: [-(point[0].item() ** 2) for point in x],
+}
+
+
+@pytest.mark.parametrize("name", LEAVES_TORCH)
+@pytest.mark.parametrize("batched", [None, True, False])
+@pytest.mark.parametrize("call", ["log_prob", "score"])
+def test_a_function_that_turns_points_into_numbers_is_told_what_to_change(name, batched, call) -> None:
+    target = CallableTarget(LEAVES_TORCH[name], dim=2, batched=batched)
+    with pytest.raises(ValueError, match=r"^log_prob .*torch\.where in place of if and without \.item\(\)") as caught:
+        getattr(target, call)(torch.ones(3, 2))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 450
+
+
+def test_a_branch_in_a_function_said_to_take_a_batch_names_the_option() -> None:
+    def log_prob(x: Tensor) -> Tensor:
+        return -(x[0] ** 2) if x[0] > 0 else -3 * x[1] ** 2
+
+    with pytest.raises(ValueError, match=r"torch\.where in place of if .*set batched=False"):
+        CallableTarget(log_prob, dim=2, batched=True).log_prob(torch.ones(3, 2))
+
+
+def test_numpy_that_only_the_gradient_meets_is_told_too() -> None:
+    target = CallableTarget(lambda x: -torch.from_numpy(x.numpy() ** 2).sum(), dim=2)
+    with pytest.warns(UserWarning, match="point by point"):
+        assert target.log_prob(torch.ones(3, 2)).tolist() == [-2.0] * 3
+    with pytest.raises(ValueError, match=r"numpy\(\).*keep to torch operations"):
+        target.score(torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("function", [lambda x: parabola(x.detach()), lambda x: torch.tensor(parabola(x).tolist())])
+def test_a_density_that_hides_its_gradient_is_warned_of(function) -> None:
+    with pytest.warns(UserWarning, match=r"gradient is zero: keep to torch operations.*\.detach\(\)"):
+        CallableTarget(function, dim=2).log_prob(torch.ones(3, 2))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_flat_density_and_a_mode_are_not_warned_of() -> None:
+    flat = CallableTarget(lambda x: torch.zeros(len(x)), dim=2)
+    assert flat.score(torch.ones(3, 2)).tolist() == [[0.0, 0.0]] * 3
+    assert CallableTarget(parabola, dim=2).score(torch.zeros(3, 2)).tolist() == [[0.0, 0.0]] * 3
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_function_that_changes_its_points_in_place_leaves_the_callers_as_they_are(batched) -> None:
+    def log_prob(x: Tensor) -> Tensor:
+        x[..., 0] *= 2
+        return -x.square().sum(-1)
+
+    x, target = torch.ones(3, 2), CallableTarget(log_prob, dim=2, batched=batched)
+    log_prob_of_x, score = target.log_prob_and_score(x)
+    assert x.tolist() == [[1.0, 1.0]] * 3
+    assert log_prob_of_x.tolist() == [-5.0] * 3 and score.tolist() == [[-8.0, -2.0]] * 3
 
 
 def test_whether_the_function_takes_a_batch_can_be_said() -> None:

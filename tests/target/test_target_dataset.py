@@ -37,3 +37,15 @@ def test_tables_are_read_in_float64_without_their_header(monkeypatch, tmp_path) 
     (tmp_path / "bayes" / "sonar.csv").write_text("y,x0\n1,0.1\n0,-2.5\n")
     assert torch.equal(read_csv("sonar"), torch.tensor([[1, 0.1], [0, -2.5]], dtype=torch.float64))
     assert Sonar().dim == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"y,x0\n", b"y,x0,x1\n1,2,3\n0,1\n", b"y\n1\n0\n", b"\xff\xfe\xf0"])
+def test_a_damaged_table_is_named_with_what_it_must_hold(monkeypatch, tmp_path, content) -> None:
+    monkeypatch.setenv("SBFLOW_DATA", str(tmp_path))
+    (tmp_path / "bayes").mkdir()
+    (tmp_path / "bayes" / "sonar.csv").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"^.*sonar\.csv must be a table, a header and then rows of label .*"
+    ) as caught:
+        Sonar()
+    assert "\n" not in str(caught.value)

@@ -155,6 +155,8 @@ def particles(problem: Problem, len_chain: int, replicates: int) -> Runs:
     """Adaptive tempering without waste, by random walks whose covariance is that of the particles."""
     from particles import SMC, distributions, smc_samplers
 
+    # the release of particles that lives with NumPy 2 uses a name that NumPy has dropped
+    vars(np).setdefault("float", float)
     target = problem.target()
     likelihood = log_likelihood(target, np)
 

@@ -63,6 +63,8 @@ COUPLINGS: Mapping[str, Callable[[], Coupling]] = {
     "reuse_4": lambda: Buffer(reuse=4),
     "reuse_8": lambda: Buffer(reuse=8),
     "reuse_16": lambda: Buffer(reuse=16),
+    "halves_reuse_2": lambda: Buffer(reuse=2, parts=2),
+    "halves_reuse_4": lambda: Buffer(reuse=4, parts=2),
 }
 
 
@@ -168,8 +170,10 @@ def floors(task: Task) -> dict[str, float]:
     rollout, finetuning = operations(task, 2 * data.batch_size)
     found = {"stage_1": regression, "minibatch_ot": regression}
     found |= {f"torchcfm_{name}": regression for name in ("independent", "minibatch_ot")}
-    for name, reuse in (("online", 1), ("reuse_4", 4), ("reuse_8", 8), ("reuse_16", 16)):
-        found[name] = finetuning + task.num_steps * rollout / reuse
+    for name, make in COUPLINGS.items():
+        coupling = make()
+        period, parts = getattr(coupling, "refresh_every", 1), getattr(coupling, "parts", 1)
+        found[name] = finetuning / parts + task.num_steps * rollout / period
     found |= {f"{name}_compiled": found[name] for name in ("stage_1", "online")}
     return {name: count / rate for name, count in found.items()}
 

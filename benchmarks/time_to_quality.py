@@ -6,8 +6,8 @@ python benchmarks/time_to_quality.py --until 0.1 --pretrain-steps 100 300 1000
 Measured while training, the clock stopped: the relative Frobenius error of the cross-covariance, the worse of both
 directions, at points and noises that come in pairs of opposite sign, so that a linear drift is measured without
 sampling error. ``seconds_to_10`` are processor seconds until it first falls below a tenth (interpolated), ``inf`` if it
-does not; with ``--until`` training ends there. ``floor`` is the time of the matrix products of the steps that were made,
-at the measured rate. Writes ``time_to_quality.csv`` and ``time_to_quality.png``.
+does not; with ``--until`` training ends there. ``floor`` is the time of the matrix products of the steps that were
+made, at the measured rate. Writes ``time_to_quality.csv`` and ``time_to_quality.png``.
 """
 
 import argparse
@@ -37,7 +37,8 @@ WAYS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "reuse_4": lambda: {"coupling": Buffer(reuse=4)},
     "reuse_8": lambda: {"coupling": Buffer(reuse=8)},
     "reuse_16": lambda: {"coupling": Buffer(reuse=16)},
-    "pool_8": lambda: {"coupling": Buffer(size=4, reuse=8)},
+    "halves_reuse_2": lambda: {"coupling": Buffer(reuse=2, parts=2)},
+    "halves_reuse_4": lambda: {"coupling": Buffer(reuse=4, parts=2)},
     "iterative": lambda: {"coupling": Iterative(size=10, alternate_every=100)},
     "reuse_8_short": lambda: {"coupling": Buffer(reuse=8), "num_steps": NUM_STEPS // 2},
     "ot": lambda: {"pretrain_coupling": MinibatchOT()},
@@ -155,8 +156,8 @@ def floor(flow: SchrodingerBridgeFlow, way: str, batch_size: int, rate: float) -
     weights = sum(p.numel() for p in flow.drift.network.layers.parameters())
     first, second = min(flow.global_step, flow.pretrain_steps), max(0, flow.global_step - flow.pretrain_steps)
     period = getattr(flow.coupling, "refresh_every", 1) / getattr(flow.coupling, "size", 1)
-    ends = 1 if way == "iterative" else 2
-    rows = 3 * first * batch_size + ends * batch_size * second * (3 + flow.num_steps / period)
+    ends, parts = 1 if way == "iterative" else 2, getattr(flow.coupling, "parts", 1)
+    rows = 3 * first * batch_size + ends * batch_size * second * (3 / parts + flow.num_steps / period)
     return 2 * weights * rows / rate
 
 

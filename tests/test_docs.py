@@ -108,7 +108,9 @@ def test_a_command_composes_and_sets_options_that_exist(command):
         config.event_shape = [1]
         if config.process.get("epsilon") == "auto":
             config.process.epsilon = 1.0
-    for part in PARTS:
+    # with a checkpoint its own parts are taken
+    parts = [] if "checkpoint" in config and config.checkpoint is not None else PARTS
+    for part in parts:
         if OmegaConf.select(config, part) is not None:
             check_options(config[part], part)
 

@@ -13,7 +13,7 @@ from sbflow.algorithm.ema import averaged
 from sbflow.algorithm.guard import FiniteLoss, Inflation, stays_at_source
 from sbflow.algorithm.translation import DIRECTIONS, BridgeTranslation, Direction
 from sbflow.coupling import Coupling, CouplingName, Independent, Rollout, named_coupling
-from sbflow.integrator import time_grid
+from sbflow.integrator import Spacing, time_grid
 from sbflow.loss import EndScores, Pairs, bridge_matching
 from sbflow.network.drift import BridgeDrift, Parametrisation, TwoNetworks
 from sbflow.process import Brownian
@@ -47,6 +47,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         pretrain_steps: optimiser steps of stage 1.
         finetune_steps: optimiser steps of stage 2.
         num_steps: Euler–Maruyama steps of the rollouts in stage 2; `translate` has its own.
+        times: their spacing; ``"quadratic"`` where an end is narrow against epsilon.
         last_noise: whether the last step of a rollout draws noise; right for plans, not for images.
         learning_rate: peak rate of stage 1.
         finetune_learning_rate: peak rate of stage 2; a tenth to a third of stage 1's.
@@ -74,6 +75,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         pretrain_steps: int = 3000,
         finetune_steps: int = 1500,
         num_steps: int = 20,
+        times: Spacing = "uniform",
         last_noise: bool = True,
         learning_rate: float = 1e-3,
         finetune_learning_rate: float = 3e-4,
@@ -88,8 +90,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
             raise ValueError(
                 f"need pretrain_steps >= 1 and finetune_steps >= 0, got {pretrain_steps} and {finetune_steps}"
             )
-        if num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        time_grid(times, num_steps)
         for name, rate in (("learning_rate", learning_rate), ("finetune_learning_rate", finetune_learning_rate)):
             if not rate > 0:
                 raise ValueError(f"{name} must be positive, got {rate}")
@@ -109,7 +110,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         self.ema = averaged(self.drift, ema_decay)
         self.pretrain_steps = pretrain_steps
         self.finetune_steps = finetune_steps
-        self.num_steps = num_steps
+        self.num_steps, self.times = num_steps, times
         self.last_noise = last_noise
         self.learning_rate = learning_rate
         self.finetune_learning_rate = finetune_learning_rate
@@ -233,7 +234,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         return self.coupling, self.global_step - self.pretrain_steps
 
     def _rollout(self, x: Tensor) -> Rollout:
-        times = time_grid("uniform", self.num_steps, device=x.device)
+        times = time_grid(self.times, self.num_steps, device=x.device)
         return Rollout(self.ema.module, self.process, times, last_noise=self.last_noise)
 
     def _rate(self, step: int) -> float:

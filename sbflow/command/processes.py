@@ -2,13 +2,12 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -30,6 +29,20 @@ PATIENCE = 15.0
 
 LONG = timedelta(days=30)
 """How long a process that has done its share waits for the others."""
+
+
+@runtime_checkable
+class Child(Protocol):
+    """A process that Lightning has started."""
+
+    def poll(self) -> int | None:
+        """Its exit code, once it has ended."""
+
+    def wait(self) -> int:
+        """Wait for its end."""
+
+    def kill(self) -> None:
+        """End it by force."""
 
 
 class Ranks(NamedTuple):
@@ -152,7 +165,7 @@ def _command_line() -> list[str]:
     return [config.job.config_name, *options, *paths, *config.overrides.task]
 
 
-def _children(engine: Trainer | Fabric) -> list[subprocess.Popen[bytes]]:
+def _children(engine: Trainer | Fabric) -> list[Child]:
     """Processes that this one has started; taken from Lightning's watch, which would end this one by force."""
     started = getattr(engine.strategy.launcher, "procs", [])
     children = list(started)
@@ -160,7 +173,7 @@ def _children(engine: Trainer | Fabric) -> list[subprocess.Popen[bytes]]:
     return children
 
 
-def _end(children: list[subprocess.Popen[bytes]], patience: float) -> int:
+def _end(children: list[Child], patience: float) -> int:
     """End processes, by force after some seconds, and return the exit code of one that failed, or 0."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline and any(child.poll() is None for child in children):

@@ -15,6 +15,7 @@ from sbflow.algorithm import Direction
 from sbflow.callback import remove_partial_files
 from sbflow.command.build import check_type
 from sbflow.command.countdown import Countdown
+from sbflow.command.device import find_device
 from sbflow.command.processes import Ranks, launched
 from sbflow.command.result_files import Task, plan_task
 from sbflow.command.run import load_run
@@ -82,6 +83,7 @@ def translate(config: DictConfig) -> int:
     named and skipped; the exit code is then 1.
     """
     _check(config)
+    find_device(config.device)
     task = plan_task(Path(config.input), Path(config.output), 1 if config.grid else config.num_samples)
     run = load_run(config.checkpoint, needs="translate", trust=config.trust)
     algorithm = run.algorithm

@@ -25,9 +25,11 @@ class Buffer(Coupling):
 
     Args:
         size: batches kept.
-        reuse: optimiser steps on each batch; the period is then ``size · reuse`` steps.
+        reuse: optimiser steps on each pair; the period is then ``size · parts · reuse`` steps.
+        parts: a step trains on one of so many parts of a batch, in turn. A batch has a pair for each real sample of
+            either end; with 2 a step has as many pairs as one of bridge matching, which couples them.
         refresh_every: the period itself, in place of ``reuse``; by default ``alternate_every`` if that is given, else
-            ``size``.
+            ``size · parts``.
         alternate_every: train the directions in turn, forward first, for so many steps each, a multiple of the period;
             both at once by default.
         relaxation: α in (0, 1]; when a batch is simulated again each pair is replaced with probability α and kept
@@ -48,6 +50,7 @@ class Buffer(Coupling):
         *,
         size: int = 1,
         reuse: int | None = None,
+        parts: int = 1,
         refresh_every: int | None = None,
         alternate_every: int | None = None,
         relaxation: float = 1.0,
@@ -56,17 +59,20 @@ class Buffer(Coupling):
     ) -> None:
         if reuse is not None and refresh_every is not None:
             raise ValueError(f"give reuse or refresh_every, not both: got {reuse} and {refresh_every}")
-        for name, value in (("size", size), ("reuse", reuse), ("alternate_every", alternate_every)):
+        counts = {"size": size, "reuse": reuse, "parts": parts, "alternate_every": alternate_every}
+        for name, value in counts.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if not 0 < relaxation <= 1:
             raise ValueError(f"relaxation must lie in (0, 1], got {relaxation}")
-        period = refresh_every if refresh_every is not None else size * reuse if reuse else alternate_every or size
+        around = size * parts
+        period = refresh_every if refresh_every is not None else around * reuse if reuse else alternate_every or around
         if period < size:
             raise ValueError(f"refresh_every must be at least size={size}, got {period}")
         if alternate_every is not None and alternate_every % period:
             raise ValueError(f"alternate_every must be a multiple of the period, {period} steps, got {alternate_every}")
         self.size = size
+        self.parts = parts
         self.refresh_every = period
         self.alternate_every = alternate_every
         self.relaxation = relaxation
@@ -87,7 +93,7 @@ class Buffer(Coupling):
             fresh = _directed(x0, x1, self._rollout(rollout, position), phase)
             kept = self._relaxed(_real(x0, x1, phase) if kept is None else kept, fresh)
             self._batches[key] = kept
-        return kept
+        return self._part(kept, position // self.size)
 
     def restarts(self, step: int) -> bool:
         """At the start, and at changes of the direction where so chosen."""
@@ -116,6 +122,11 @@ class Buffer(Coupling):
             if position > 0 and self._snapshot_state is not None:
                 self._snapshot.drift.load_state_dict(self._snapshot_state)
         return self._snapshot
+
+    def _part(self, kept: Pairs, use: int) -> Pairs:
+        """Every k-th pair of a batch, k the number of parts, which has as many of each direction."""
+        parts = min(self.parts, len(kept.start))
+        return kept if parts == 1 else Pairs(*(rows[use % parts :: parts] for rows in kept))
 
     def _relaxed(self, old: Pairs, fresh: Pairs) -> Pairs:
         if self.relaxation == 1:

@@ -78,7 +78,7 @@ class BridgeDrift(nn.Module):
             self.register_buffer("basis_variance", torch.ones(2, dim))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        """Read checkpoints from before version 0.2, which have no basis: their networks see coordinates."""
+        """Read older checkpoints, which have no basis: their networks see coordinates."""
         if self.correlates and prefix + "variance" in state_dict:
             state_dict.setdefault(prefix + "basis", torch.eye(len(self.basis)))
             state_dict.setdefault(prefix + "basis_variance", state_dict[prefix + "variance"])

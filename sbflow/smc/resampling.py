@@ -69,9 +69,10 @@ def resampling_scheme(name: Scheme) -> Resampling:
 def multinomial(
     log_weights: Float[Tensor, "r n"], generator: torch.Generator | None = None, num: int | None = None
 ) -> Int[Tensor, "r m"]:
-    """Independent draws; see `Resampling`."""
+    """Independent draws, listed in order; see `Resampling`."""
     rows, n = log_weights.shape
-    return _invert(log_weights, _uniforms((rows, num or n), log_weights, generator))
+    sums = _poisson_sums((rows, (num or n) + 1), log_weights, generator)
+    return _invert(log_weights, sums[:, :-1] / sums[:, -1:])
 
 
 def stratified(
@@ -80,7 +81,10 @@ def stratified(
     """One point in each of m equal strata of the cumulative weights; see `Resampling`."""
     rows, n = log_weights.shape
     m = num or n
-    return _invert(log_weights, (_indices(m, log_weights) + _uniforms((rows, m), log_weights, generator)) / m)
+    expected = _cumulative(log_weights, m)
+    whole = expected.floor().nan_to_num_(0).clamp_(0, m - 1).long()
+    u = _uniforms((rows, m), log_weights, generator).clamp_(max=_below_one(m))
+    return _list(whole + (u.gather(-1, whole) < expected - whole), m)
 
 
 def systematic(
@@ -92,7 +96,9 @@ def systematic(
     """
     rows, n = log_weights.shape
     m = num or n
-    return _invert(log_weights, (_indices(m, log_weights) + _uniforms((rows, 1), log_weights, generator)) / m)
+    u = _uniforms((rows, 1), log_weights, generator).clamp_(max=_below_one(m))
+    # point i + u lies below an expected number c of ancestors for ⌈c − u⌉ of all i
+    return _list(_cumulative(log_weights, m).sub_(u).ceil_().nan_to_num_(0).clamp_(0, m).long(), m)
 
 
 def residual(
@@ -102,10 +108,12 @@ def residual(
     rows, n = log_weights.shape
     m = num or n
     copies, left = _whole_and_left(log_weights, m)
-    # m draws for every row, of which it takes as many as it still needs
-    drawn = _invert(left.log(), _uniforms((rows, m), log_weights, generator))
-    certain = _spread(copies, m)
-    return torch.where(_indices(m, log_weights) < copies.sum(-1, keepdim=True), certain, drawn)
+    certain = copies.sum(-1, keepdim=True)
+    # m points for every row, of which the first m − certain are in order and uniform
+    sums = _poisson_sums((rows, m + 1), log_weights, generator)
+    drawn = _invert(left.log(), sums[:, :-1] / sums.gather(-1, m - certain))
+    place = _indices(m, log_weights) - certain
+    return torch.where(place < 0, _list(copies.cumsum(-1), m), drawn.gather(-1, place.clamp_min(0)))
 
 
 def ssp(
@@ -125,7 +133,7 @@ def ssp(
         # a winner is rounded up; where a pair has none, the row's first particle gains nothing
         copies = copies.scatter_add(-1, winner.clamp_min(0), (winner >= 0).long())
     # the fractions of a row add up to a whole number, so that what is left is 0 or 1 but for rounding
-    return _spread(copies.scatter_add(-1, survivor, (fraction > 0.5).long()), m)
+    return _list(copies.scatter_add(-1, survivor, (fraction > 0.5).long()).cumsum(-1), m)
 
 
 def killing(
@@ -174,10 +182,19 @@ def _whole_and_left(log_weights: Float[Tensor, "r n"], m: int) -> tuple[Int[Tens
     return whole.long(), (expected - whole).clamp_min(0)
 
 
-def _spread(copies: Int[Tensor, "r n"], m: int) -> Int[Tensor, "r m"]:
-    """List each index as often as it has copies; what is beyond their sum is any index."""
-    points = _indices(m, copies).expand(len(copies), m).contiguous()
-    return torch.searchsorted(copies.cumsum(-1), points, right=True).clamp(max=copies.shape[-1] - 1)
+def _list(upper: Int[Tensor, "r n"], m: int) -> Int[Tensor, "r m"]:
+    """List m ancestors in order, given how many of them come from each particle or one before it.
+
+    The last particle has what is missing: nothing, unless all weights of a row are zero or the sum of its copies is
+    less than m. In a time linear in n + m, where a search would take log n times as long.
+    """
+    rows, n = upper.shape
+    # sums in parallel may round against their order
+    upper = upper.cummax(-1).values
+    upper[:, -1] = m
+    copies = upper.diff(prepend=upper.new_zeros(rows, 1))
+    listed = torch.repeat_interleave(copies.flatten(), output_size=rows * m).reshape(rows, m)
+    return listed - n * _indices(rows, upper)[:, None]
 
 
 def _indices(n: int, like: Tensor) -> Int[Tensor, " n"]:
@@ -190,11 +207,27 @@ def _uniforms(shape: tuple[int, ...], like: Tensor, generator: torch.Generator |
     return torch.rand(*shape, dtype=torch.float64, device=device, generator=generator).to(like.device)
 
 
+def _poisson_sums(shape: tuple[int, int], like: Tensor, generator: torch.Generator | None) -> Float[Tensor, "r k"]:
+    """First k times of Poisson processes: divided by the k-th, the others are k − 1 uniforms in order."""
+    # the least uniform above 0, so that the first time is not 0
+    return _uniforms(shape, like, generator).clamp_(min=2**-54).log_().neg_().cumsum_(-1)
+
+
+def _below_one(m: int) -> float:
+    """The largest u for which m − u is told from m − 1 whatever was rounded before."""
+    return 1 - m * 2**-50
+
+
+def _cumulative(log_weights: Float[Tensor, "r n"], total: int) -> Float[Tensor, "r n"]:
+    """Sums of the weights up to each particle, in float64, as shares of a total; NaN in a row without weight."""
+    log_weights = log_weights.double()
+    sums = (log_weights - log_weights.amax(-1, keepdim=True)).exp_().cumsum_(-1)
+    return sums.div_(sums[:, -1:] / total)
+
+
 def _invert(log_weights: Float[Tensor, "r n"], points: Float[Tensor, "r m"]) -> Int[Tensor, "r m"]:
     """Index of the weight under each point of [0, 1)."""
-    log_weights = log_weights.double()
-    cumulative = torch.exp(log_weights - log_weights.amax(-1, keepdim=True)).cumsum(-1)
-    cumulative = cumulative / cumulative[:, -1:]
+    cumulative = _cumulative(log_weights, 1)
     # a point that rounds to 1 would select the last particle even if its weight is zero
     points = points.clamp(max=1 - 2**-53)
     # no index n, not even in a row whose weights are all zero and whose sums are therefore NaN

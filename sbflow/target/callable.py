@@ -174,10 +174,11 @@ class _Convention(NamedTuple):
         shifts = torch.tensor([[0.0], [0.1]], dtype=x.dtype, device=x.device)
         try:
             score, values = torch.func.grad(total, has_aux=True)(x[:1] + shifts)
+            constant = bool(values.isfinite().all() and values[0] != values[1] and not score.any())
         except Exception:
-            # it is told where the score is asked for
+            # it is told where the score is asked for; mapped over, values cannot be looked at
             return
-        if values.isfinite().all() and bool(values[0] != values[1]) and not score.any():
+        if constant:
             yield _WITHOUT_SCORE
 
     def _evaluate(self, function: LogDensity, x: Tensor) -> Any:

@@ -16,6 +16,9 @@ from sbflow.target.dataset import read_csv
 
 __all__ = ["Ionosphere", "LogisticRegression", "Sonar", "design_matrix"]
 
+CACHED = 2**18
+"""Logits evaluated at once on a processor."""
+
 
 class LogisticRegression(Target):
     """Posterior of the weights given labels, under a standard normal prior.
@@ -50,6 +53,15 @@ class LogisticRegression(Target):
     def log_prob_and_score(self, x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
         """Log p(y, w = x) and its gradient, for two matrix products."""
         signed_features = self.signed_features.to(x.dtype)
+        # logits that leave the cache of a processor cost three times as much
+        size = CACHED // max(len(signed_features), 1) if x.device.type == "cpu" else len(x)
+        pieces = [self._value_and_score(piece, signed_features) for piece in x.split(max(size, 1))]
+        log_prob, score = zip(*pieces, strict=True)
+        return torch.cat(log_prob), torch.cat(score)
+
+    def _value_and_score(
+        self, x: Float[Tensor, "n d"], signed_features: Float[Tensor, "m d"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
         logits = x @ signed_features.T
         return self._log_joint(x, logits), torch.sigmoid(-logits) @ signed_features - x
 

@@ -56,6 +56,29 @@ def test_batches_are_used_again_as_often_as_chosen(options, expected):
     assert labels(walk(Buffer(**options), len(expected))) == expected
 
 
+@pytest.mark.parametrize("parts", [2, 3])
+def test_parts_go_through_all_pairs_of_a_batch_as_often_as_chosen(parts):
+    buffer, whole = Buffer(parts=parts, reuse=2), Buffer(reuse=2 * parts)
+    shown, kept = list(walk(buffer, 2 * parts + 1)), list(walk(whole, 2 * parts + 1))
+    together = torch.cat([part.start for part in shown[: 2 * parts]])
+    assert torch.equal(together.sort(0).values, torch.cat([kept[0].start] * 2).sort(0).values)
+    # the next period begins with new pairs
+    assert not torch.isin(shown[-1].start, kept[0].start).any() and torch.isin(shown[-1].start, kept[-1].start).all()
+
+
+def test_a_part_keeps_pairs_whole_and_has_as_many_of_each_direction():
+    part, kept = (next(walk(Buffer(parts=parts), 1)) for parts in (2, 1))
+    rows = [
+        torch.equal(torch.cat([x[i : i + 1] for x in part[:2]]), torch.cat([x[2 * i : 2 * i + 1] for x in kept[:2]]))
+        for i in range(len(part.start))
+    ]
+    assert all(rows) and part.direction.bincount().tolist() == [4, 4]
+
+
+def test_of_fewer_pairs_than_parts_every_step_has_one():
+    assert [len(pairs.start) for pairs in walk(Buffer(parts=5), 5, n=1)] == [1] * 5
+
+
 def test_directions_take_turns_and_each_change_brings_fresh_pairs():
     buffer = Buffer(size=2, alternate_every=4)
     pairs = list(walk(buffer, 12))

@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,11 @@ class FakeSampler:
         self.calls.append(arguments)
         log_z = torch.tensor([1.0, 2.0, 3.0]) if arguments["trained"] else torch.tensor([0.0, 0.0, 6.0])
         return SimpleNamespace(
-            log_z_replicates=log_z, log_z_stderr_replicates=torch.tensor([1.0, 2.0, 2.0]), num_steps=7
+            log_z_replicates=log_z,
+            log_z_stderr_replicates=torch.tensor([1.0, 2.0, 2.0]),
+            num_steps=7,
+            weight_variance=math.nan,
+            predicted_variance=math.nan,
         )
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from assertions import assert_mean_close
-from bridges import EPSILON, euler_law, gaussian_roll, pull, zeros
+from search_bridges import EPSILON, euler_law, gaussian_roll, pull, zeros
 
 from sbflow.integrator import euler_maruyama, simulate, time_grid
 from sbflow.network import MLP, BridgeDrift

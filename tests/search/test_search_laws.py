@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from assertions import assert_mean_close
-from bridges import EPSILON, euler_law, first_coordinate, gaussian_roll, standardised, zeros
 from scipy import integrate, stats
+from search_bridges import EPSILON, euler_law, first_coordinate, gaussian_roll, standardised, zeros
 
 from sbflow.integrator import time_grid
 from sbflow.process import Brownian, MixtureBridge

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from bridges import first_coordinate, gaussian_roll, zeros
+from search_bridges import first_coordinate, gaussian_roll, zeros
 
 from sbflow.algorithm import SchrodingerBridgeFlow
 from sbflow.network import MLP

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal
 
-from sbflow.target import Ionosphere, LogisticRegression, Sonar
+from sbflow.target import Ionosphere, LogisticRegression, Sonar, logistic_regression
 from sbflow.target.dataset import data_root
 from sbflow.target.logistic_regression import design_matrix
 from sbflow.whitening import Laplace, Whitened
@@ -35,6 +35,17 @@ def test_evidence_of_one_observation_is_one_half() -> None:
     target = LogisticRegression(torch.tensor([[1.7]]).double(), torch.ones(1).double())
     w = torch.linspace(-12, 12, 2001, dtype=torch.float64)[:, None]
     assert target.log_prob(w).exp().sum().item() * 24 / 2000 == pytest.approx(0.5, abs=1e-10)
+
+
+def test_many_points_are_evaluated_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = LogisticRegression(randn(5, 3), (torch.arange(5) % 2).double())
+    w = randn(11, 3, seed=1)
+    whole = target.log_prob_and_score(w)
+    for size in (1, 15, 27):
+        monkeypatch.setattr(logistic_regression, "CACHED", size)
+        for pieces, expected in zip(target.log_prob_and_score(w), whole, strict=True):
+            torch.testing.assert_close(pieces, expected, rtol=1e-12, atol=1e-12)
+    assert target.log_prob_and_score(w[:0])[1].shape == (0, 3)
 
 
 def test_extreme_logits_stay_finite_in_float32() -> None:

@@ -28,7 +28,7 @@ from seconds import matmul_rate, processor_seconds
 from sbflow.algorithm import AnnealedSMC, ParticleDenoisingDiffusionSampler
 from sbflow.process import OrnsteinUhlenbeck
 from sbflow.target import LGCP, Ionosphere, Sonar, Target
-from sbflow.whitening import FullRank, Laplace, Whitening
+from sbflow.whitening import Laplace, Whitening
 
 
 class Problem(NamedTuple):
@@ -52,8 +52,8 @@ class Problem(NamedTuple):
 
 
 PROBLEMS = {
-    "sonar": Problem(Sonar, FullRank, 16, (0.1, 0.2, 0.4), 1000, 10),
-    "ionosphere": Problem(Ionosphere, FullRank, 16, (0.1, 0.2, 0.4), 1000, 10),
+    "sonar": Problem(Sonar, Laplace, 16, (0.1, 0.2, 0.4), 1000, 10),
+    "ionosphere": Problem(Ionosphere, Laplace, 16, (0.1, 0.2, 0.4), 1000, 10),
     "lgcp": Problem(LGCP, Laplace, 8, (0.2,), 200, 3),
 }
 Loglik = Callable[[Any], Any]

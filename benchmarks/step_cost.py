@@ -186,8 +186,8 @@ def measure(task: Task, arguments: argparse.Namespace) -> dict[str, list[float]]
         found.setdefault(name, []).append(seconds)
 
     for _ in range(arguments.repeats):
-        for name, coupling in COUPLINGS.items():
-            clock = bridge(task, arguments.warmup, coupling=coupling())
+        for name in arguments.ways:
+            clock = bridge(task, arguments.warmup, coupling=COUPLINGS[name]())
             note(name, clock.per_step("finetune"))
             note("stage_1", clock.per_step("pretrain"))
         clock = bridge(task, arguments.warmup, pretrain_coupling=MinibatchOT(), coupling=COUPLINGS["reuse_16"]())
@@ -236,6 +236,7 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--ways", nargs="+", choices=COUPLINGS, default=list(COUPLINGS))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=4)
     parser.add_argument("--steps", type=int, help="timed steps of each stage; by default those of the task")

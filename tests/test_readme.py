@@ -91,7 +91,12 @@ def test_pictures_are_there(text):
 
 def test_every_named_part_exists(text):
     table = text.split("## Parts")[1].split("## Results")[0]
-    for row, group in (("experiments", "experiment"), ("networks", "network"), ("data", "data")):
+    for row, group in (
+        ("experiments", "experiment"),
+        ("networks", "network"),
+        ("data", "data"),
+        (r"whitening \(reference law\)", "whitening"),
+    ):
         (line,) = re.findall(rf"^\| {row} \| (.*) \|$", table, flags=re.MULTILINE)
         for name in re.findall(r"`(\w+)`", line):
             assert (config_dir() / group / f"{name}.yaml").is_file(), name

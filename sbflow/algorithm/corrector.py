@@ -11,6 +11,7 @@ from jaxtyping import Float
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from sbflow.algorithm.compatibility import check_same_start, check_shared
 from sbflow.algorithm.diagnostics import drift_sum
 from sbflow.algorithm.evidence_sampler import ISLAND_STREAM
 from sbflow.algorithm.score_diffusion import ScoreDiffusion
@@ -22,7 +23,7 @@ from sbflow.smc import Evidence, Scheme, WeightedKernel, effective_sample_size, 
 from sbflow.smc.feynman_kac import FeynmanKacDivergence, FeynmanKacFlow, GaussianStart, SampleStart
 from sbflow.tensor import flat_sum, seeded_generator
 
-__all__ = ["BridgeCorrector", "Corrector", "ScoreCorrector", "check_shared", "pilot_share"]
+__all__ = ["BridgeCorrector", "Corrector", "ScoreCorrector", "pilot_share"]
 
 PILOT_PARTICLES = 500
 FEW = 2  # particles' worth of weight
@@ -30,8 +31,6 @@ FEW = 2  # particles' worth of weight
 PILOT_STREAM = 8
 # an exact divergence costs as many derivatives as there are dimensions
 MOST_DIMENSIONS = 64
-# in standard deviations and as a share of the variance: more than two samples of one law differ by
-APART = 0.1
 FOR_RESIDUAL = 1000  # samples
 
 
@@ -150,6 +149,8 @@ class ScoreCorrector(Corrector):
         num_steps: int = 200,
     ) -> None:
         super().__init__(models, exponents, num_steps)
+        for model in models:
+            model.whiten()
         check_shared(models)
         self.affine = models[0].affine
         total = sum(self.exponents)
@@ -193,7 +194,7 @@ class BridgeCorrector(Corrector):
         num_steps: default number of steps.
 
     Raises:
-        ValueError: exponents that do not sum to 1, or models of other data, shape or ε.
+        ValueError: exponents that do not sum to 1, models of other data, shape or ε, or ``x0`` of another shape.
     """
 
     x0: Tensor
@@ -209,7 +210,8 @@ class BridgeCorrector(Corrector):
     ) -> None:
         super().__init__(models, exponents, num_steps)
         for model in models[1:]:
-            _check_same_start(models[0], model)
+            check_same_start(models[0], model)
+        models[0]._checked(x0, "forward")
         self.event_shape = models[0].event_shape
         self.noise_ratio = noise_ratio
         self.register_buffer("x0", x0.to(models[0].drift.mean))
@@ -259,39 +261,6 @@ def pilot_share(
             stacklevel=3,
         )
     return ess / PILOT_PARTICLES
-
-
-def check_shared(samplers: Sequence[Any]) -> None:
-    """Refuse samplers whose potentials or scores are functions of different things.
-
-    Raises:
-        ValueError: whitenings or processes differ.
-    """
-    first, t = samplers[0], uniform_times(100)
-    for other in samplers[1:]:
-        pairs = ((first.affine.loc, other.affine.loc), (first.affine.scale, other.affine.scale))
-        if not all(torch.equal(a, b) for a, b in pairs):
-            raise ValueError(
-                "samplers must share one whitening, got different ones: train them with whitening=fixed or standard"
-            )
-        if not torch.equal(first.process.noise_level(t), other.process.noise_level(t)):
-            raise ValueError("samplers must share one process, got different noise schedules")
-
-
-def _check_same_start(one: BridgeTranslation, other: BridgeTranslation) -> None:
-    if one.event_shape != other.event_shape or one.process.epsilon != other.process.epsilon:
-        raise ValueError(
-            f"bridges must share event_shape and epsilon, got {one.event_shape}, {one.process.epsilon:g} and "
-            f"{other.event_shape}, {other.process.epsilon:g}"
-        )
-    variance = one.drift.variance[0]
-    gap = (one.drift.mean[0] - other.drift.mean[0]).abs() / variance.sqrt()
-    ratio = (other.drift.variance[0] / variance).log().abs()
-    if gap.max() > APART or ratio.max() > APART:
-        raise ValueError(
-            f"bridges must share their start, got means {float(gap.max()):.2g} deviations apart and variances in the "
-            f"ratio {float(ratio.max().exp()):.2g}"
-        )
 
 
 def _bridge_flow(model: BridgeTranslation) -> Flow:

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sbflow.algorithm.corrector import check_shared, pilot_share
+from sbflow.algorithm.compatibility import check_shared
+from sbflow.algorithm.corrector import pilot_share
 from sbflow.algorithm.evidence_sampler import Draw, EvidenceSampler
 from sbflow.algorithm.particle_denoising_diffusion_sampler import ParticleDenoisingDiffusionSampler
 from sbflow.integrator import Coefficient

@@ -26,8 +26,7 @@ from sbflow.whitening import Whitening
 __all__ = ["ParticleDenoisingDiffusionSampler"]
 
 CHECKPOINT_KEY = "particle_denoising_diffusion_sampler"
-PILOT_RUNS = 10
-PILOT_PARTICLES = 2000
+PILOT_RUNS, PILOT_PARTICLES = 10, 2000
 NEGLIGIBLE = 1e-4  # nats
 # last keys of the random streams; a key that ends in 0 would hash as if the 0 were not there
 HAND_OVER_STREAM, TRAINING_STREAM, POOL_STREAM, BOUND_STREAM = 1, 5, 6, 7
@@ -62,8 +61,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         waste_free: keep every state of the chains of moves; ``num_particles`` must be a multiple of ``num_moves`` + 1.
         time_grid: ``"uniform"``, ``"adaptive"``, ``"optimal"`` or ``"online"``, see `ParticleScheme`.
         time_rate: share of the way that ``"online"`` goes at each refresh.
-        tempering: conditional effective sample size, as a share, between the exponents that temper the first weight;
-            None does not temper. Needs moves.
+        tempering: of the first weight, by which share, see `ParticleScheme`; None does not temper. Needs moves.
         chunk_size: points per call of the density, where memory is short; None for all at once.
 
     References:
@@ -188,6 +186,8 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         self.whiten()
         if self.stream is None:
             self.stream = torch.initial_seed() % 2**31
+        # a checkpoint is read before the module moves to its device
+        self.pool = self.pool and self.pool.to(self.device)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Begin a refinement where one is due; draw a fresh pool of particles then, and after each epoch's steps."""
@@ -238,7 +238,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what training needs to go on as if it had not stopped."""
-        pool = None if self.pool is None else tuple(self.pool)
+        pool = self.pool and tuple(self.pool)
         checkpoint[CHECKPOINT_KEY] = {"stream": self.stream, "pool": pool, "pool_step": self.pool_step}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -246,7 +246,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         state = checkpoint[CHECKPOINT_KEY]
         self.stream, self.pool_step = state["stream"], state["pool_step"]
         if state["pool"] is not None:
-            self.pool = Pool(*(part.to(self.device) for part in state["pool"])).seen_by(self.loss)
+            self.pool = Pool(*state["pool"]).to(self.device).seen_by(self.loss)
 
     @torch.no_grad()
     def _hand_over(self) -> None:

@@ -131,6 +131,9 @@ class ParticleScheme(nn.Module):
         if key in self.ladders:
             grid = self.grids[key]
             if grid is None or grid.coefficient == kernel.coefficient:
+                # from a checkpoint they come on the CPU
+                ladder = self.ladders[key]
+                self.ladders[key] = ladder._replace(times=ladder.times.to(like.device))
                 return
         self.ladders[key], self.grids[key] = self.tuned(kernel, like, key[0])
 

@@ -43,6 +43,10 @@ class Pool(NamedTuple):
         chosen = systematic(particles.log_weights, generator)[0]
         return cls(particles.x[0, chosen], particles.field.grad_log_g[0, chosen])
 
+    def to(self, device: torch.device) -> "Pool":
+        """Move it."""
+        return Pool(*(part.to(device) for part in self))
+
     def seen_by(self, matching: ScoreMatching) -> "Pool":
         """Let a mixing take note of the scores that its batches will come from; hand the pool back."""
         if isinstance(matching, Mixing):

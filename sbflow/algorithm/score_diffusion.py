@@ -11,7 +11,7 @@ from sbflow.algorithm.ema import averaged
 from sbflow.algorithm.evidence_sampler import Draw, EvidenceSampler
 from sbflow.algorithm.pool import LossName, Pool
 from sbflow.algorithm.score_field import PathPotential, ScoreField
-from sbflow.integrator import Coefficient, Kernel, guided_denoising, simulate
+from sbflow.integrator import Coefficient, FieldKernel, guided_denoising, simulate
 from sbflow.integrator.kernel import guidance_coefficient
 from sbflow.loss import Denoising, Mixing, named_mixing, score_matching
 from sbflow.process import OrnsteinUhlenbeck, uniform_times
@@ -89,7 +89,7 @@ class ScoreDiffusion(EvidenceSampler):
     ) -> None:
         if target is None and samples is None:
             raise ValueError("give target, samples or both, got neither")
-        density = _Unknown(samples.shape[1]) if target is None else target
+        density = _Unknown(samples.shape[-1]) if target is None else target
         super().__init__(density, Standard() if whitening is None else whitening, num_particles)
         counts = {"num_steps": num_steps, "train_steps": train_steps, "batch_size": batch_size}
         for name, value in (counts | {"num_samples": num_samples}).items():
@@ -141,7 +141,7 @@ class ScoreDiffusion(EvidenceSampler):
         """∇ log π_t at whitened points, of the noised and whitened target."""
         return self.grad_log_g(z, t) - z
 
-    def kernel(self) -> Kernel:
+    def kernel(self) -> FieldKernel:
         """A step of the sampler in whitened coordinates, from a time to an earlier one."""
         return guided_denoising(self.process, self.grad_log_g, self.coefficient)
 
@@ -190,7 +190,8 @@ class ScoreDiffusion(EvidenceSampler):
         if self.standardises and not self.whitened:
             self.affine = Affine.from_samples(self._exact().double(), diagonal=True).to(self.whitened.device)
             if self.has_density:
-                self._check()
+                with self.counted(self.whitening_evaluations):
+                    self._check()
             self.whitened.fill_(True)
         super().whiten()
 

@@ -26,7 +26,7 @@ class TiltedTranslation(NamedTuple):
         samples: ``[r, n, *event]``.
         log_weights: normalised for each input ``[r, n]``, float64.
         log_z: estimate of log E[e^r] over the translations of each input ``[r]``.
-        log_z_stderr: its standard error, from the genealogy of the particles ``[r]``.
+        log_z_stderr: its standard error, from the genealogy of the particles, NaN for a single one ``[r]``.
         ess: effective sample size of the weights ``[r]``.
     """
 
@@ -77,6 +77,8 @@ def tilted_translation(
         SamplingError: the reward raised, or is not finite for any particle.
     """
     flag = flow._checked(x, direction)
+    if num_particles < 1:
+        raise ValueError(f"num_particles must be at least 1, got {num_particles}")
     x = x.to(flow.drift.mean.dtype)
     epsilon, spread = flow.process.epsilon, float(flow.drift.variance[1 - flag].mean())
     drift = flow.ema.module.eval()
@@ -88,7 +90,7 @@ def tilted_translation(
     inputs = x.repeat_interleave(num_particles, 0)
 
     def flat_reward(ends: Float[Tensor, "m d"]) -> Float[Tensor, " m"]:
-        repeated = inputs.repeat(len(ends) // len(inputs), *(1,) * (inputs.ndim - 1))
+        repeated = inputs.repeat(num_draws, *(1,) * (inputs.ndim - 1))
         return reward(repeated, ends.unflatten(1, flow.event_shape))
 
     flat = x.flatten(1)
@@ -102,10 +104,11 @@ def tilted_translation(
         ess_threshold=ess_threshold,
         generator=seeded_generator(seed, device=x.device),
     )
+    errors = relative_variance(particles.family_changes).sqrt()
     return TiltedTranslation(
         particles.x.unflatten(2, flow.event_shape),
         particles.log_weights,
         particles.log_z,
-        relative_variance(particles.family_changes).sqrt(),
+        errors if num_particles > 1 else torch.full_like(errors, torch.nan),
         effective_sample_size(particles.log_weights),
     )

@@ -15,6 +15,7 @@ ACCEPTED = {int: (int,), float: (int, float), bool: (bool,), str: (str,), NoneTy
 """What counts as a value of a type."""
 
 TRUSTED = {f"lightning.pytorch.loggers.{name}Logger" for name in ("TensorBoard", "Wandb", "MLFlow")}
+TRUSTED |= {"lightning.Trainer"}
 """Classes from outside sbflow that its own configs name."""
 
 
@@ -94,10 +95,9 @@ def check_trusted(part: Any, key: str) -> None:
     """
     for path, node in _targets(part, key):
         target = str(node["_target_"])
-        # the prefix first: looking the object up imports its module
-        own = target.startswith("sbflow.") and str(_find(target, path).__module__).startswith("sbflow.")
+        own = _is_part(target, path)
         if not own and target not in TRUSTED:
-            raise ValueError(f"{path} would call {target}, which is not part of sbflow; allow it with trust=true")
+            raise ValueError(f"{path} would call {target}, which is no class of sbflow; allow it with trust=true")
         if "_args_" in node:
             raise ValueError(f"{path} has positional arguments (_args_); allow them with trust=true")
         for option in getattr(_find(target, path), "code_options", ()) if own else ():
@@ -105,6 +105,15 @@ def check_trusted(part: Any, key: str) -> None:
                 raise ValueError(
                     f"{path}.{option} would run {node[option]}, which is not part of sbflow; allow it with trust=true"
                 )
+
+
+def _is_part(target: str, path: str) -> bool:
+    """Whether this is a class of sbflow itself: its functions load runs and import what they are told to."""
+    # the prefix first: looking the object up imports its module
+    if not target.startswith("sbflow."):
+        return False
+    found = _find(target, path)
+    return inspect.isclass(found) and found.__module__.startswith("sbflow.")
 
 
 def _find(target: Any, path: str) -> Any:

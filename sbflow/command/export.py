@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from safetensors.torch import save
 from torch import Tensor
 
@@ -13,7 +13,7 @@ import sbflow
 from sbflow.callback import FORMAT, replacing
 from sbflow.command.build import check_type
 from sbflow.command.exported import GRAPH, drift_graph, write_graph
-from sbflow.command.run import EXTRA, WEIGHTS, Run, load_run, write_json
+from sbflow.command.run import EXTRA, WEIGHTS, Run, load_run, write_config, write_json
 
 __all__ = ["export", "load"]
 
@@ -74,8 +74,7 @@ def export(config: DictConfig) -> Path:
     run = load_run(config.checkpoint, trust=config.trust)
     graph = drift_graph(run.algorithm) if config.graph else None
     _write_weights(run.algorithm.state_dict(), folder)
-    with replacing(folder / "config.yaml") as file:
-        file.write(OmegaConf.to_yaml(run.config).encode())
+    write_config(folder, run.config)
     metrics = _metrics(run)
     if metrics:
         write_json(folder / "metrics.json", metrics)

@@ -13,8 +13,6 @@ __all__ = ["resumed_config"]
 LENGTHS = ("algorithm.finetune_steps", "algorithm.refinements")
 """Options that make a run longer at its end, and change nothing before."""
 
-PARTS = ("algorithm", "data", "metric", "figure", "callback", "logger")
-
 
 def resumed_config(config: DictConfig) -> tuple[Path, DictConfig]:
     """Folder and config of the run to be continued; what was set beside ``resume`` is merged into it.
@@ -41,6 +39,9 @@ def resumed_config(config: DictConfig) -> tuple[Path, DictConfig]:
             raise ValueError(f"{key} cannot be changed with resume=RUN; allowed: {allowed}")
         OmegaConf.update(saved, key, OmegaConf.select(config, key), force_add=True)
     if not config.trust:
-        for part in PARTS:
-            check_trusted(saved.get(part), part)
+        for part in saved:
+            if not OmegaConf.is_missing(saved, part):
+                check_trusted(saved[part], str(part))
+    # the word of whoever resumes it, not of whoever wrote it
+    saved.trust = config.trust
     return folder, saved

@@ -17,7 +17,17 @@ from sbflow.callback import replacing
 from sbflow.command.build import build, check_trusted
 from sbflow.command.checkpoint import check_format, newest_checkpoint, read_checkpoint
 
-__all__ = ["EXTRA", "WEIGHTS", "Run", "load_run", "load_weights", "print_metrics", "read_config", "write_json"]
+__all__ = [
+    "EXTRA",
+    "WEIGHTS",
+    "Run",
+    "load_run",
+    "load_weights",
+    "print_metrics",
+    "read_config",
+    "write_config",
+    "write_json",
+]
 
 WEIGHTS = "model.safetensors"
 """Name of the weights in an export."""
@@ -108,6 +118,12 @@ def load_weights(algorithm: torch.nn.Module, file: Path) -> None:
         name = (absent or unexpected)[0]
         raise ValueError(f"cannot load checkpoint {file}: {name} does not fit the config beside it")
     algorithm.eval()
+
+
+def write_config(folder: Path, config: DictConfig) -> None:
+    """Write ``config.yaml`` into a folder, which is made if there is none; the file appears whole or not at all."""
+    with replacing(folder / "config.yaml") as handle:
+        handle.write(OmegaConf.to_yaml(config).encode())
 
 
 def write_json(file: Path, values: dict[str, Any]) -> None:

@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities import move_data_to_device
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from sbflow.algorithm import IncompleteRun
+from sbflow.algorithm import IncompleteRun, ParticleDenoisingDiffusionSampler
 from sbflow.algorithm.combination import combine as combine_models
 from sbflow.command.build import build, check_type
 from sbflow.command.processes import Ranks, launched
 from sbflow.command.rank import first_process
 from sbflow.command.report import record_command, write_report
-from sbflow.command.run import load_run
+from sbflow.command.run import load_run, write_config
 from sbflow.figure import save_figure
 from sbflow.metric import SampleQuality
 from sbflow.smc import Evidence
@@ -49,10 +49,11 @@ def sample(config: DictConfig) -> float:
     """
     _check(config)
     sampler = _sampler(config)
+    if config.quality and getattr(sampler, "target", None) is None:
+        raise ValueError(f"quality=true compares with samples of the target, which a {type(sampler).__name__} has not")
     folder = Path(HydraConfig.get().runtime.output_dir)
     if first_process():
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, folder / "config.yaml")
+        write_config(folder, config)
         record_command(folder)
     with launched(config.device, config.devices, config.num_nodes) as ranks:
         islands = ranks.gather(_island(sampler.to(ranks.device), config, ranks))
@@ -152,6 +153,9 @@ def _combined(samplers: list[Any], config: DictConfig) -> Any:
             )
         return samplers[0]
     options = {} if config.speed is None else {"speed": config.speed}
+    if options and not all(isinstance(one, ParticleDenoisingDiffusionSampler) for one in samplers):
+        kinds = ", ".join(type(one).__name__ for one in samplers)
+        raise ValueError(f"speed is an option for particle samplers, not for {kinds}: leave speed={config.speed} out")
     return combine_models(samplers, list(powers), **options)
 
 

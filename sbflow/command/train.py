@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from sbflow.callback import remove_partial_files, replacing
+from sbflow.callback import remove_partial_files
 from sbflow.command.build import build, check_options, check_type
 from sbflow.command.checkpoint import newest_checkpoint, read_checkpoint
 from sbflow.command.evaluate import measure
@@ -17,7 +17,7 @@ from sbflow.command.processes import processes
 from sbflow.command.rank import first_process
 from sbflow.command.report import record_command, write_report
 from sbflow.command.resume import resumed_config
-from sbflow.command.run import Run, load_weights, print_metrics
+from sbflow.command.run import Run, load_weights, print_metrics, write_config
 from sbflow.command.trainer import make_trainer, quiet, trainer_options
 from sbflow.process import suggest_epsilon
 
@@ -55,8 +55,7 @@ def _continue(config: DictConfig, folder: Path) -> dict[str, float]:
     trainer = make_trainer(config, folder, algorithm.max_steps, start)
     if first_process():
         remove_partial_files(folder)
-        with replacing(folder / "config.yaml") as file:
-            file.write(OmegaConf.to_yaml(config).encode())
+        write_config(folder, config)
         print(f"continuing {folder} at step {start} of {algorithm.max_steps}", flush=True)
     return _fit(Run(folder, config, algorithm), data, trainer, checkpoint)
 
@@ -125,8 +124,11 @@ def _claim(folder: Path, config: DictConfig) -> None:
         os.link(written, folder / "config.yaml")
     except FileExistsError as error:
         raise ValueError(f"run_dir={folder} was just taken by another run; choose another folder") from error
+    except OSError:
+        # not every file system has hard links
+        written.replace(folder / "config.yaml")
     finally:
-        written.unlink()
+        written.unlink(missing_ok=True)
 
 
 def _fit(run: Run, data: Any, trainer: Trainer, checkpoint: Path | None = None) -> dict[str, float]:

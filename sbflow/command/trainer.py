@@ -47,14 +47,15 @@ def make_trainer(config: DictConfig, folder: Path, max_steps: int, start: int) -
         start: steps that a checkpoint brings.
 
     Raises:
-        ValueError: see `trainer_options`; or a logger that is not installed.
+        ValueError: see `trainer_options`; a logger that is not installed; or this is one process of several, and no
+            number of them was given.
     """
     options = trainer_options(config)
     if isinstance(options.get("strategy"), DictConfig):
         options["strategy"] = instantiate(options["strategy"])
     options.setdefault("log_every_n_steps", max(1, min(20, max_steps // 50)))
     checkpoints: Checkpoints = build(config, "callback") if config.get("callback") else Checkpoints()
-    return _lightning_trainer(
+    trainer = _lightning_trainer(
         max_steps=max_steps,
         max_epochs=-1,
         default_root_dir=folder,
@@ -72,6 +73,11 @@ def make_trainer(config: DictConfig, folder: Path, max_steps: int, start: int) -
         val_check_interval=checkpoints.validate_every * options.get("accumulate_grad_batches", 1),
         **options,
     )
+    if trainer.num_devices * trainer.num_nodes == 1 and not first_process():
+        raise ValueError(
+            "this is one process of several: give their number by trainer.devices=N and trainer.num_nodes=N"
+        )
+    return trainer
 
 
 def _lightning_trainer(**options: Any) -> Trainer:
@@ -85,10 +91,11 @@ def trainer_options(config: DictConfig) -> dict[str, Any]:
     """Options that the user sets.
 
     Raises:
-        ValueError: an unknown option, one that sbflow sets itself, or a strategy from outside sbflow by its class.
+        ValueError: an unknown option, one that sbflow sets itself, or without ``trust`` a class from outside sbflow.
     """
+    if not config.get("trust"):
+        check_trusted(config.trainer, "trainer")
     check_options(config.trainer, "trainer")
-    check_trusted(config.trainer.get("strategy"), "trainer.strategy")
     options: dict[str, Any] = {str(name): value for name, value in config.trainer.items() if name != "_target_"}
     reserved = RESERVED & set(options)
     if reserved:

@@ -1,7 +1,7 @@
 """The labels of score matching: how much of the noise's label is in them, see `sbflow.loss.score_matching`."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -86,10 +86,14 @@ class Fisher(Mixing):
     information: Tensor | None
     total: Tensor | None
 
-    def __init__(self, information: float | Float[Tensor, " d"] | None = None, *, per_coordinate: bool = True) -> None:
+    def __init__(
+        self, information: float | Sequence[float] | Float[Tensor, " d"] | None = None, *, per_coordinate: bool = True
+    ) -> None:
         super().__init__()
-        # a number in full precision, to be rounded once
-        known = torch.tensor(information, dtype=torch.float64) if isinstance(information, float | int) else information
+        # numbers in full precision, to be rounded once
+        known = (
+            information if isinstance(information, Tensor | None) else torch.tensor(information, dtype=torch.float64)
+        )
         if known is not None and not ((known > 0) & known.isfinite()).all():
             raise ValueError(f"information must be positive and finite, got {known.tolist()}")
         # not for checkpoints: a config or the pool brings them

@@ -73,9 +73,14 @@ class SampleStart:
 
     Args:
         x0: samples of π₀, from which particles start, drawn with replacement.
+
+    Raises:
+        ValueError: there are none.
     """
 
     def __init__(self, x0: Float[Tensor, "m d"]) -> None:
+        if not len(x0):
+            raise ValueError("x0 must hold at least one sample, got none")
         self.x0 = x0
 
     def sample(self, like: Float[Tensor, "r n d"], generator: torch.Generator | None) -> Float[Tensor, "r n d"]:

@@ -98,7 +98,7 @@ def systematic(
     m = num or n
     u = _uniforms((rows, 1), log_weights, generator).clamp_(max=_below_one(m))
     # point i + u lies below an expected number c of ancestors for ⌈c − u⌉ of all i
-    return _list(_cumulative(log_weights, m).sub_(u).ceil_().nan_to_num_(0).clamp_(0, m).long(), m)
+    return _list(_cumulative(log_weights, m).sub_(u).ceil_().long(), m)
 
 
 def residual(
@@ -176,7 +176,7 @@ def _play(
 
 def _whole_and_left(log_weights: Float[Tensor, "r n"], m: int) -> tuple[Int[Tensor, "r n"], Float[Tensor, "r n"]]:
     """Whole and fractional part of the expected counts m W."""
-    expected = m * log_weights.double().softmax(-1)
+    expected = m * log_weights.double().softmax(-1).nan_to_num_(0)
     # m · (1 / m) may round to just under 1, which would leave equal weights to chance
     whole = (expected * (1 + 1e-12)).floor()
     return whole.long(), (expected - whole).clamp_min(0)
@@ -189,8 +189,8 @@ def _list(upper: Int[Tensor, "r n"], m: int) -> Int[Tensor, "r m"]:
     less than m. In a time linear in n + m, where a search would take log n times as long.
     """
     rows, n = upper.shape
-    # sums in parallel may round against their order
-    upper = upper.cummax(-1).values
+    # sums in parallel may round against their order, and those of a row without weight are no numbers
+    upper = upper.clamp(0, m).cummax(-1).values
     upper[:, -1] = m
     copies = upper.diff(prepend=upper.new_zeros(rows, 1))
     listed = torch.repeat_interleave(copies.flatten(), output_size=rows * m).reshape(rows, m)

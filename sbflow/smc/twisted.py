@@ -17,6 +17,8 @@ from sbflow.tensor import expand_to, randn_like, seeded_generator
 __all__ = ["Reward", "SmoothedReward", "TwistedKernel"]
 
 MARGIN = 1e-3
+# last key of the twist's random stream: Ẑ is unbiased for a twist that knows nothing of the run's noise
+TWIST_STREAM = 12
 
 Reward = Callable[[Tensor], Tensor]
 """r(x), log of the factor by which an end x ``[n, d]`` is to be more frequent, ``[n]``."""
@@ -88,7 +90,7 @@ class SmoothedReward(Potential):
         variance: what the drift leaves open of the end per unit of time, at most ε; 0 does not smooth.
         num_draws: draws of the mean, an even number.
         dim: of the points.
-        seed: of the draws.
+        seed: of the draws, which are apart from those of a run with the same seed.
 
     Raises:
         ValueError: a negative variance, or an odd number of draws.
@@ -107,7 +109,7 @@ class SmoothedReward(Potential):
         self.reward = reward
         self.drift = drift
         self.variance = variance
-        half = randn_like(torch.empty(num_draws // 2, dim), seeded_generator(seed))
+        half = randn_like(torch.empty(num_draws // 2, dim), seeded_generator(seed, TWIST_STREAM))
         self.register_buffer("noise", torch.cat([half, -half]))
 
     def log_g(self, z: Float[Tensor, "n d"], t: Tensor) -> Float[Tensor, " n"]:

@@ -172,3 +172,20 @@ def test_one_bridge_alone_is_itself():
         evidence = combine(bridge(*BRIDGES[0]), 1.0, x0=X0).estimate(num_particles=2000, num_steps=30)
     assert evidence.log_z == 0.0 and evidence.ess == pytest.approx(2000)
     assert_mean_close(evidence.samples - torch.tensor(BRIDGES[0][0]), torch.zeros(2))
+
+
+@pytest.mark.parametrize(("shape", "message"), [((0, 2), "at least one sample, got none"), ((9, 3), r"shape \[n, 2\]")])
+def test_a_start_that_bridges_do_not_have_is_refused(shape, message):
+    with pytest.raises(ValueError, match=message):
+        combine(bridge(*BRIDGES[0]), 1.0, x0=torch.zeros(shape, dtype=torch.float64))
+
+
+def test_models_are_whitened_before_they_are_combined():
+    models = [ScoreDiffusion(law(0), FIXED, PROCESS, MLP((2,), hidden=(4,), embed_dim=4)).double() for _ in range(2)]
+    corrected = combine(models, [0.5, 0.5])
+    assert torch.equal(corrected.affine.loc, FIXED.affine.loc)
+    # untrained, all are the reference law; by the derivatives of a real network
+    evidence = combine(models[0], 2.0).estimate(num_particles=3, num_steps=4)
+    assert evidence.log_z == pytest.approx(
+        -math.log(4 * math.pi) - float(torch.linalg.slogdet(FIXED.affine.scale)[1]), abs=1e-9
+    )

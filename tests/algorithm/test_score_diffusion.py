@@ -186,6 +186,7 @@ class NoSampler(Target):
         (None, {}, "give target, samples or both"),
         (None, {"samples": torch.randn(9, 2)}, "samples without a target need loss='denoising'"),
         (GAUSSIAN, {"samples": torch.randn(9, 3)}, r"samples must have shape \[m, 2\] with m >= 2, got \[9, 3\]"),
+        (None, {"samples": torch.randn(9), "loss": "denoising"}, r"samples must have shape .* got \[9\]"),
         (GAUSSIAN, {"num_steps": 0}, "num_steps must be at least 1, got 0"),
         (GAUSSIAN, {"train_steps": 0}, "train_steps must be at least 1, got 0"),
         (GAUSSIAN, {"learning_rate": 0.0}, "learning_rate must be positive"),

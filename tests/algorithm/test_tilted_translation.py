@@ -61,6 +61,14 @@ def test_impossible_options_are_refused():
         ({"num_draws": 3}, "num_draws must be even"),
         ({"variance": math.nan}, "variance must be finite"),
         ({"num_steps": 0}, "num_steps must be at least 1"),
+        ({"num_particles": 0}, "num_particles must be at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             tilted_translation(FLOW, X0[:1], reward, **options)
+
+
+@pytest.mark.parametrize(("inputs", "num_particles"), [(0, 4), (2, 1)])
+def test_no_inputs_give_no_translations_and_one_particle_no_error(inputs, num_particles):
+    tilted = tilted_translation(FLOW, X0[:inputs], reward, num_particles=num_particles, num_steps=1)
+    assert tilted.samples.shape == (inputs, num_particles, 2)
+    assert tilted.log_z_stderr.isnan().all() and tilted.log_z.isfinite().all()

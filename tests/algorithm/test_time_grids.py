@@ -9,6 +9,7 @@ from lightning import Trainer
 from problems import MIXTURE, MixtureDensity
 
 from sbflow.algorithm import ParticleDenoisingDiffusionSampler
+from sbflow.algorithm.pool import Pool
 from sbflow.data import ParticleData
 from sbflow.network import MLP
 from sbflow.potential import MixturePotential
@@ -123,3 +124,20 @@ def test_even_grids_need_no_pilot():
     module.prepare()
     assert module.scheme.grids == {(4, False): None}
     assert not module.training_evaluations.any()
+
+
+def test_a_grid_from_a_checkpoint_follows_the_particles_to_their_device():
+    module = sampler(time_grid="adaptive")
+    module.prepare()
+    kernel = GuidedDenoising(module.process, module.potential(None), module.coefficient)
+    module.scheme.prepare((4, False), kernel, torch.empty(1, 1, 2, device="meta"))
+    assert module.scheme.ladders[4, False].times.device.type == "meta"
+
+
+def test_a_pool_from_a_checkpoint_follows_the_module_to_its_device(monkeypatch):
+    module = sampler()
+    module.whiten()
+    module.pool, module.stream = Pool(torch.zeros(5, 2), torch.ones(5, 2)), 0
+    monkeypatch.setattr(type(module), "device", torch.device("meta"))
+    module.on_fit_start()
+    assert {part.device.type for part in module.pool} == {"meta"}

@@ -74,3 +74,21 @@ def test_training_does_not_go_on_from_weights_alone(run, capsys):
     OmegaConf.save(OmegaConf.merge(config, extra), run / "config.yaml")
     result = sbflow("train", f"resume={run}", capsys=capsys)
     assert result.code == 2 and "holds weights alone: training cannot go on from it" in result.err
+
+
+@pytest.mark.parametrize("part", ["process", "network", "trainer", "trainer.strategy"])
+@pytest.mark.parametrize("word", [True, False])
+def test_a_run_from_elsewhere_calls_nothing_when_it_is_resumed(run, part, word, monkeypatch, capsys):
+    monkeypatch.chdir(run)
+    (run / "judge.py").write_text("from pathlib import Path\nPath('trace').touch()\nclass Judge: ...\n")
+    monkeypatch.syspath_prepend(run)
+    config = OmegaConf.load("config.yaml")
+    config.trainer = {"_target_": "lightning.Trainer"}
+    # what it says of itself counts for nothing
+    config.trust = word
+    OmegaConf.update(config, part, {"_target_": "judge.Judge"}, force_add=True)
+    OmegaConf.save(config, "config.yaml")
+    result = sbflow("train", "resume=.", capsys=capsys)
+    assert result.code == 2
+    assert f"{part} would call judge.Judge" in result.err and "trust=true" in result.err
+    assert not (run / "trace").exists()

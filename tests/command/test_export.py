@@ -175,6 +175,8 @@ def test_a_malicious_pickle_runs_nothing(bridge, tmp_path, writer, capsys):
         {"_target_": "sbflow.network.mlp.MLP", "_args_": [[2]]},
         {"_target_": "sbflow.network.mlp.nn.Module"},
         {"_target_": "sbflow.no.such.Thing"},
+        {"_target_": "sbflow.load", "path": "elsewhere", "trust": True},
+        {"_target_": "sbflow.target.callable.import_object", "option": "a", "name": "os.system"},
         {"_target_": "sbflow.target.callable.CallableTarget", "log_prob": "os.system", "dim": 2},
         {"_target_": "sbflow.network.mlp.MLP", "event_shape": {"_target_": "builtins.exec", "_args_": ["1/0"]}},
         {"_target_": 3},

@@ -1,8 +1,11 @@
 """``sbflow sample`` with powers and products of trained runs."""
 
 import pytest
+import torch
 from commands import TINY_PARTICLES, sbflow
+from omegaconf import OmegaConf
 
+from sbflow.command.build import build
 from sbflow.smc import Evidence
 
 TINY = ("experiment=pdds_gaussian", "whitening=standard", *TINY_PARTICLES)
@@ -50,3 +53,34 @@ def test_exponents_that_do_not_fit_are_refused(runs, arguments, message, capsys)
     filled = [argument.format(one=runs / "one", other=runs / "other") for argument in arguments]
     result = sbflow("sample", *filled, capsys=capsys)
     assert result.code == 2 and message in result.err
+
+
+@pytest.fixture
+def diffusion(tmp_path):
+    """Run folder of an untrained diffusion."""
+    parts = {
+        "_target_": "sbflow.algorithm.score_diffusion.ScoreDiffusion",
+        "target": {"_target_": "sbflow.target.mixture.Mixture2D"},
+        "whitening": {"_target_": "sbflow.whitening.standard.Standard"},
+        "process": {"_target_": "sbflow.process.ornstein_uhlenbeck.OrnsteinUhlenbeck"},
+        "network": {"_target_": "sbflow.network.mlp.MLP", "event_shape": [2]},
+    }
+    config = OmegaConf.create({"algorithm": parts})
+    (tmp_path / "checkpoints").mkdir()
+    OmegaConf.save(config, tmp_path / "config.yaml")
+    state = build(config, "algorithm").state_dict()
+    torch.save({"state_dict": state, "sbflow_format": 1}, tmp_path / "checkpoints" / "last.ckpt")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("speed=2",), "speed is an option for particle samplers, not for ScoreDiffusion"),
+        (("quality=true",), "quality=true compares with samples of the target, which a ScoreCorrector has not"),
+    ],
+)
+def test_what_a_combination_of_scores_does_not_have_is_named(diffusion, options, message, tmp_path, capsys):
+    arguments = (f"checkpoint={diffusion}", "exponent=2", *options, f"run_dir={tmp_path / 'out'}")
+    result = sbflow("sample", *arguments, capsys=capsys)
+    assert result.code == 2 and message in result.err and len(result.err.strip().splitlines()) == 1

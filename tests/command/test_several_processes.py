@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from commands import sbflow
+from commands import TINY_BRIDGE, sbflow
 from hydra.utils import instantiate
 from lightning.pytorch.strategies import ModelParallelStrategy
 from omegaconf import OmegaConf
@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from sbflow.cli import config_dir
 from sbflow.command.processes import Ranks, processes
 from sbflow.command.rank import RANKS, first_process
+from sbflow.command.trainer import trainer_options
 
 ENGINE = SimpleNamespace(strategy=SimpleNamespace(launcher=None))
 
@@ -120,6 +121,16 @@ def test_one_of_several_processes_that_does_not_know_of_the_others_is_refused(mo
     assert not (tmp_path / "run").exists()
 
 
+def test_training_refuses_it_likewise_and_writes_nothing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("sbflow.cli.time.sleep", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    result = sbflow("train", *TINY_BRIDGE, "trainer.accelerator=cpu", "run_dir=run", capsys=capsys)
+    assert result.code == 2
+    assert "trainer.devices=N" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_weights_in_shards_are_configured():
     strategy = instantiate(OmegaConf.load(config_dir() / "trainer" / "fsdp.yaml").strategy)
     assert isinstance(strategy, ModelParallelStrategy)
@@ -130,3 +141,11 @@ def test_a_strategy_from_elsewhere_is_not_built(tmp_path, capsys):
     result = sbflow("train", *options, capsys=capsys)
     assert result.code == 2
     assert "trainer.strategy would call os.getcwd" in result.err
+
+
+def test_a_strategy_from_elsewhere_is_built_where_it_is_trusted():
+    strategy = {"_target_": "lightning.pytorch.strategies.DDPStrategy", "process_group_backend": "gloo"}
+    config = OmegaConf.create({"trainer": {"_target_": "lightning.Trainer", "strategy": strategy}, "trust": True})
+    assert trainer_options(config)["strategy"] == strategy
+    with pytest.raises(ValueError, match="allow it with trust=true"):
+        trainer_options(OmegaConf.merge(config, {"trust": False}))

@@ -46,6 +46,15 @@ def test_of_two_runs_that_take_the_same_folder_one_is_refused(tmp_path):
     assert OmegaConf.load(tmp_path / "run" / "config.yaml").seed == 0
 
 
+def test_a_folder_is_taken_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refused)
+    _claim(tmp_path / "run", OmegaConf.create({"seed": 0}))
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["config.yaml"]
+
+
 def test_a_run_folder_is_named_by_time_and_process(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     shown = sbflow("train", "--cfg", "job", "--resolve", "event_shape=[1]", capsys=capsys).out

@@ -120,6 +120,13 @@ def noised_score(target: GaussianMixture, x0: torch.Tensor, level: float) -> tor
     return noised.score(math.sqrt(1 - level) * x0 + math.sqrt(level) * torch.randn_like(x0))
 
 
+def test_the_information_of_a_config_is_a_list_of_numbers():
+    parts = torch.full((1, 1), 0.5, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)
+    as_list, as_tensor = Fisher([1.0, 4.0]), Fisher(torch.tensor([1.0, 4.0]))
+    for one, other in zip(*(m.coefficients(parts[0], *parts) for m in (as_list, as_tensor)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_an_estimated_information_leaves_out_the_sample_that_it_weighs():
     pool = torch.tensor([[1.0], [2.0], [3.0], [10.0]], dtype=torch.float64)
     mixing = Fisher()

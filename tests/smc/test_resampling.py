@@ -123,6 +123,14 @@ def test_one_particle_that_holds_all_the_weight_is_every_ancestor(monkeypatch, s
     assert torch.equal(scheme(log_weights), torch.tensor([[0], [3], [6]]).expand(3, 7))
 
 
+@every_scheme
+def test_a_row_without_weight_has_ancestors_too_and_leaves_the_others_alone(scheme):
+    log_weights = random_log_weights(3, 8)
+    log_weights[1] = -torch.inf
+    ancestors = scheme(log_weights)
+    assert ancestors.shape == (3, 8) and ancestors.min() >= 0 and ancestors.max() < 8
+
+
 @steady
 def test_two_million_float32_weights_are_summed_without_bias(scheme):
     n = 2_000_000

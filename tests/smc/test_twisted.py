@@ -10,6 +10,7 @@ from sbflow import smc
 from sbflow.integrator import euler_maruyama
 from sbflow.potential import Potential
 from sbflow.process import Brownian, uniform_times
+from sbflow.tensor import seeded_generator
 
 STEPS, NOISE = 6, 0.7
 SLOPE = torch.tensor([[-0.6, 0.3], [0.1, 0.4]], dtype=torch.float64)
@@ -117,3 +118,9 @@ def test_impossible_options_are_refused():
             smc.SmoothedReward(reward, drift, dim=2, **options)
     with pytest.raises(ValueError, match="one set of particles for each of 300 inputs, got 2"):
         smc.TwistedKernel(KERNEL, AtTheEnd(), INPUTS).start(torch.empty(2, 3, 2, dtype=torch.float64))
+
+
+def test_the_draws_of_a_twist_are_not_the_noise_of_a_run_with_the_same_seed():
+    twist = smc.SmoothedReward(reward, drift, 1.0, dim=16, num_draws=8, seed=3)
+    noise = torch.randn(4, 16, generator=seeded_generator(3))
+    assert not torch.isclose(twist.noise[:4], noise).any()

@@ -55,7 +55,7 @@ class LogisticRegression(Target):
         signed_features = self.signed_features.to(x.dtype)
         # logits that leave the cache of a processor cost three times as much
         size = CACHED // max(len(signed_features), 1) if x.device.type == "cpu" else len(x)
-        pieces = [self._value_and_score(piece, signed_features) for piece in x.split(max(size, 1))]
+        pieces = [self._value_and_score(piece, signed_features) for piece in torch.split(x, max(size, 1))]
         log_prob, score = zip(*pieces, strict=True)
         return torch.cat(log_prob), torch.cat(score)
 

@@ -7,7 +7,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 test: ## the quick tests
-	OMP_NUM_THREADS=1 pytest -n 2 -m "not slow"
+	pytest -n 2 -m "not slow"
 
 test-all: ## all tests, as CI runs them
 	pytest

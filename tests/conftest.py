@@ -1,5 +1,11 @@
 """Every test starts from the same global random state and leaves none behind."""
 
+import os
+
+# workers of pytest-xdist share the cores, and so do the processes that they start
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import jaxtyping
 import pytest
 import torch

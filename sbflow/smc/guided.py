@@ -10,15 +10,12 @@ from torch import Tensor
 from sbflow.gaussian import Gaussian
 from sbflow.integrator import Coefficient, guided_denoising
 from sbflow.integrator.kernel import guidance_coefficient
-from sbflow.potential import NaivePotential, Potential
+from sbflow.potential import Potential
 from sbflow.process import OrnsteinUhlenbeck, Schedule
 from sbflow.smc.particles import Field
 from sbflow.tensor import flat_sum, randn_like
 
 __all__ = ["GuidedDenoising", "WeightedKernel", "guided_log_ratio"]
-
-FARTHEST = 5.0
-"""Default of ``reach`` in `GuidedDenoising`."""
 
 
 @runtime_checkable
@@ -70,9 +67,8 @@ class GuidedDenoising:
         process: noising process.
         potential: approximation ĝ of the potential, exact at t = 0.
         coefficient: the choice of c, see `sbflow.integrator.kernel.guidance_coefficient`; any leaves Ẑ unbiased.
-        reach: how much longer than √d the followed noise may be; by default 5, which one draw in 10⁵ exceeds, so that
-            a good potential loses nothing and its error still vanishes as steps are added. The naive potential, whose
-            gradient is that of no noised law, is by default followed to 2 √d at most.
+        reach: how much longer than √d the followed noise may be. One draw in 10⁵ is longer by 5, so that a good
+            potential loses nothing and its error still vanishes as steps are added.
         speed: η, at least 1, the plain sampler.
     """
 
@@ -84,7 +80,7 @@ class GuidedDenoising:
         potential: Potential,
         coefficient: Coefficient = "exponential",
         *,
-        reach: float | None = None,
+        reach: float = 5.0,
         speed: float = 1.0,
     ) -> None:
         if process.sigma != 1:
@@ -143,10 +139,7 @@ class GuidedDenoising:
     def _bounded(self, x: Float[Tensor, "n d"], grad: Float[Tensor, "n d"], t: Tensor) -> Float[Tensor, "n d"]:
         """∇ log ĝ whose score, ∇ log ĝ − x, is at most (√d + reach) / √λ long."""
         score = grad - x
-        typical = x.shape[-1] ** 0.5
-        careful = isinstance(self.potential, NaivePotential)
-        default = min(typical, FARTHEST) if careful else FARTHEST
-        longest = (typical + (default if self.reach is None else self.reach)) / self.process.noise_level(t).sqrt()
+        longest = (x.shape[-1] ** 0.5 + self.reach) / self.process.noise_level(t).sqrt()
         # in float32 the square of a steep gradient overflows
         excess = (score.double().norm(dim=-1, keepdim=True) / longest).to(x.dtype)
         return torch.where(excess > 1, x + score / excess, grad)

@@ -170,7 +170,8 @@ def test_pilots_lower_the_spread_for_the_naive_potential_of_a_posterior(target, 
         module.prepare(trained=False)
         particles, path, *_ = module.draw(module.like(20, 500), seeded(1), num_steps=None, trained=False)
         sums.append(path.increment_variance[1:].sum(0).mean())
-        assert abs(smc.log_mean_exp(particles.log_z) - target.log_normalizer) < 0.1
+        # the mean of log Ẑ: that of Ẑ hangs on the heavy tail of naive weights
+        assert abs(particles.log_z.mean() - target.log_normalizer) < 0.1
     assert sums[1] < 0.85 * sums[0]
 
 

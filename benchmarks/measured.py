@@ -39,3 +39,12 @@ def _machine() -> str:
 def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent).stdout.strip() or "unknown"
+
+
+def read_rows(name: str) -> list[dict[str, str]]:
+    """Rows of ``results/NAME`` so far."""
+    file = RESULTS / name
+    if not file.exists():
+        return []
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))

@@ -11,7 +11,6 @@ grid stand in columns of their own. ``--print`` shows the table in short and run
 """
 
 import argparse
-import csv
 import math
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from itertools import product
 import torch
 from hydra import compose, initialize_config_dir
 from lightning import Callback, seed_everything
-from measured import RESULTS, write_rows
+from measured import read_rows, write_rows
 from omegaconf import DictConfig
 from pdds_table import SWEEP, errors, train
 
@@ -46,7 +45,7 @@ def main() -> None:
             for row in cells(name, loss, coefficient, arguments):
                 write_rows(TABLE, [row])
                 print(", ".join(f"{row[key]}" for key in KEY), f"rmse {row['rmse']:.3g}", flush=True)
-    show(read_table())
+    show(read_rows(TABLE))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 def cells(name: str, loss: str, coefficient: str, arguments: argparse.Namespace) -> Iterator[dict]:
     """Rows of one network that the table does not hold yet."""
     head = {"target": name, "loss": loss, "coefficient": coefficient}
-    done = {tuple(row[key] for key in KEY) for row in read_table()}
+    done = {tuple(row[key] for key in KEY) for row in read_rows(TABLE)}
     wanted = [
         (grid, num_steps)
         for grid, num_steps in product(arguments.grids, arguments.steps)
@@ -127,15 +126,6 @@ def measure(
         "seconds": seconds,
         "pilot_seconds": pilot_seconds,
     }
-
-
-def read_table() -> list[dict[str, str]]:
-    """Rows so far."""
-    file = RESULTS / TABLE
-    if not file.exists():
-        return []
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def show(rows: list[dict[str, str]]) -> None:

@@ -9,7 +9,6 @@ time. Evaluations and seconds are those of one run; those of training and whiten
 """
 
 import argparse
-import csv
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning import Callback, LightningModule, Trainer, seed_everything
 from matplotlib.figure import Figure
-from measured import RESULTS, write_rows
+from measured import RESULTS, read_rows, write_rows
 from torch import Tensor
 
 from sbflow.algorithm import AnnealedSMC, EvidenceSampler, ParticleDenoisingDiffusionSampler
@@ -83,12 +82,12 @@ def main() -> None:
                 print(
                     f"{name}, {whitening}, {row['method']}: rmse {row['rmse']:.3g}, bias {row['bias']:.3g}", flush=True
                 )
-    draw(read_table())
+    draw(read_rows(TABLE))
 
 
 def cells(name: str, whitening: str, arguments: argparse.Namespace) -> Iterator[dict]:
     """Rows of one target and whitening that the table does not hold yet."""
-    done = {row["method"] for row in read_table() if (row["target"], row["whitening"]) == (name, whitening)}
+    done = {row["method"] for row in read_rows(TABLE) if (row["target"], row["whitening"]) == (name, whitening)}
     problem = PROBLEMS[name]
     rule = MeanField() if whitening == "mean_field" else problem.best
     head = {"target": name, "whitening": whitening, "rule": type(rule).__name__}
@@ -218,15 +217,6 @@ def errors(log_z: Tensor, stderr: Tensor, reference: float | None) -> dict[str, 
         "stderr": stderr.mean().item(),
         "covered": covered.double().mean().item(),
     }
-
-
-def read_table() -> list[dict[str, str]]:
-    """Rows so far."""
-    file = RESULTS / TABLE
-    if not file.exists():
-        return []
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def draw(rows: list[dict[str, str]]) -> Path:

@@ -148,7 +148,9 @@ def test_exponents_that_make_no_density_are_warned_of():
 def test_a_good_density_is_not_warned_of():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        combine(sampler(), 2.0).prepare(None, trained=True)
+        combined = combine(sampler(), 2.0)
+        combined.prepare(None, trained=True)
+    assert min(combined.pilot_ess.values()) > 0.1
 
 
 def test_a_fixed_whitening_is_taken_from_a_sampler_that_was_fitted():

@@ -270,8 +270,8 @@ def test_a_config_of_a_trained_model(bridge, place, value):
         load_run(path)
     except ValueError as error:
         one_line(error)
-    except (HydraException, OmegaConfBaseException):
+    except (HydraException, OmegaConfBaseException) as error:
         # the command line turns these into a line
-        pass
+        one_line(" ".join(str(error).split()))
     finally:
         file.write_bytes(bridge[path][file])

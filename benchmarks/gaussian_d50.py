@@ -29,6 +29,7 @@ def methods(pretrain_steps: int, finetune_steps: int, period: int) -> dict[str, 
     return {
         "online": both,
         "reuse": both | {"coupling": Buffer(reuse=4)},
+        "halves": both | {"coupling": Buffer(reuse=4, parts=2)},
         "iterative": both | {"coupling": iterative},
         "matching": one,
         "minibatch_ot": one | {"pretrain_coupling": MinibatchOT()},

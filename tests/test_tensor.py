@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sbflow.tensor import expand_to, flat_sum, randn_like
+from sbflow.tensor import expand_to, flat_sum, randn_like, seed_streams
 
 
 @pytest.mark.parametrize("event", [(), (3,), (2, 4, 5)])
@@ -42,3 +42,24 @@ def test_one_generator_per_sample_makes_noise_independent_of_the_batch():
 def test_too_few_generators_are_refused():
     with pytest.raises(ValueError, match="one generator per sample: got 1 for 2 samples"):
         randn_like(torch.zeros(2, 3), [torch.Generator()])
+
+
+def test_the_global_stream_is_that_of_manual_seed():
+    torch.manual_seed(12345)
+    expected = torch.rand(5)
+    seed_streams(12345, torch.device("cpu"))
+    assert torch.equal(torch.rand(5), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_stream_of_the_device_is_seeded_with_it():
+    seed_streams(3, torch.device("cuda"))
+    first = torch.rand(5, device="cuda")
+    seed_streams(3, torch.device("cuda"))
+    assert torch.equal(torch.rand(5, device="cuda"), first)
+
+
+def test_seeding_a_stream_leaves_no_call_behind():
+    queued = len(torch.cuda._queued_calls)
+    seed_streams(0, torch.device("cpu"))
+    assert len(torch.cuda._queued_calls) == queued

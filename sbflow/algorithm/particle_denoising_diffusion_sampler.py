@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sbflow.algorithm.ema import averaged
 from sbflow.algorithm.evidence_sampler import Draw, EvidenceSampler
+from sbflow.algorithm.fused import may_fuse
 from sbflow.algorithm.particle_scheme import Moves, ParticleScheme, TimeGrid, markov_moves
 from sbflow.algorithm.pool import LossName, Pool, score_matching
 from sbflow.integrator import Coefficient
@@ -229,7 +230,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         """Adam with a half-cosine decay over each refinement, so that none of its steps idles."""
         if self.guide is None:
             raise ValueError("network must be given to train; without one use `estimate`")
-        optimizer = torch.optim.Adam(self.guide.parameters(), lr=self.learning_rate)
+        optimizer = torch.optim.Adam(self.guide.parameters(), lr=self.learning_rate, fused=may_fuse(self))
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda k: 0.5 * (1 + math.cos(math.pi * (k % self.updates_per_refinement) / self.updates_per_refinement)),

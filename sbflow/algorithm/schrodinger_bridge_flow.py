@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sbflow.algorithm.diagnostics import consistency, energy_distance, generated, translations
 from sbflow.algorithm.ema import averaged
+from sbflow.algorithm.fused import may_fuse
 from sbflow.algorithm.guard import FiniteLoss, Inflation, stays_at_source
 from sbflow.algorithm.translation import DIRECTIONS, BridgeTranslation, Direction
 from sbflow.coupling import Coupling, CouplingName, Independent, Rollout, named_coupling
@@ -18,7 +19,7 @@ from sbflow.loss import EndScores, Pairs, bridge_matching
 from sbflow.network.drift import BridgeDrift, Parametrisation, TwoNetworks
 from sbflow.process import Brownian
 from sbflow.target import Target
-from sbflow.tensor import randn_like, seeded_generator
+from sbflow.tensor import randn_like, seed_streams, seeded_generator
 
 __all__ = ["Direction", "SchrodingerBridgeFlow"]
 
@@ -145,7 +146,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         """Fix the step's randomness; begin stage 2 with a fresh optimiser, whose moments belong to another loss."""
         step = self.global_step
         self._micro = (step, self._micro[1] + 1 if self._micro[0] == step else 0)
-        torch.manual_seed(seeded_generator(self._stream, self.global_rank, *self._micro).initial_seed())
+        seed_streams(seeded_generator(self._stream, self.global_rank, *self._micro).initial_seed(), self.device)
         if self._micro[1] > 0:
             return
         if step == self.pretrain_steps:
@@ -168,9 +169,9 @@ class SchrodingerBridgeFlow(BridgeTranslation):
             end_scores=self.end_scores if self.stage == "pretrain" else (None, None),
         )
         self._finite.see(loss, self.global_step)
-        self.log("train/loss", loss, prog_bar=True)
         every = self.trainer.log_every_n_steps
         if every and (self.global_step + 1) % every == 0:
+            self.log("train/loss", loss, prog_bar=True)
             self._log_progress(pairs, simulated=coupling.simulates)
         return loss
 
@@ -198,7 +199,11 @@ class SchrodingerBridgeFlow(BridgeTranslation):
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam with a warm-up and a cosine decay in each stage."""
         optimizer = torch.optim.AdamW(
-            self.drift.parameters(), lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=self.weight_decay
+            self.drift.parameters(),
+            lr=self.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=self.weight_decay,
+            fused=may_fuse(self),
         )
         # a plain function: the scheduler would pickle a bound method into the checkpoint
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sbflow.algorithm.ema import averaged
 from sbflow.algorithm.evidence_sampler import Draw, EvidenceSampler
+from sbflow.algorithm.fused import may_fuse
 from sbflow.algorithm.pool import LossName, Pool
 from sbflow.algorithm.score_field import PathPotential, ScoreField
 from sbflow.integrator import Coefficient, FieldKernel, guided_denoising, simulate
@@ -224,7 +225,7 @@ class ScoreDiffusion(EvidenceSampler):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam with a half-cosine decay."""
-        optimizer = torch.optim.Adam(self.field.parameters(), lr=self.learning_rate)
+        optimizer = torch.optim.Adam(self.field.parameters(), lr=self.learning_rate, fused=may_fuse(self))
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / self.train_steps, 1)))
         )

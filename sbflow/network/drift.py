@@ -135,6 +135,13 @@ class BridgeDrift(nn.Module):
         return drift if c.slope is None else drift + c.slope * centred
 
     def _coefficients(self, u: Tensor, direction: Tensor, ndim: int) -> "_Coefficients":
+        """At one time for all, as in rollouts, they are two rows, of which every sample has one."""
+        if len(u) > 1:
+            return self._coefficients_of_rows(u, direction, ndim)
+        both = self._coefficients_of_rows(u, torch.arange(2, device=direction.device), ndim)
+        return _Coefficients(*(None if part is None else part[direction] for part in both))
+
+    def _coefficients_of_rows(self, u: Tensor, direction: Tensor, ndim: int) -> "_Coefficients":
         w = u.reshape(-1, *(1,) * (ndim - 1))
         mean_s, mean_e = self.mean[direction], self.mean[1 - direction]
         var_s, var_e = self.variance[direction], self.variance[1 - direction]

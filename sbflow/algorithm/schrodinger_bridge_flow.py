@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from sbflow.algorithm.compiled import Compile, compile_networks
 from sbflow.algorithm.diagnostics import consistency, energy_distance, generated, translations
 from sbflow.algorithm.ema import averaged
 from sbflow.algorithm.fused import may_fuse
@@ -58,6 +59,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         end_scores: densities of π₀ and π₁ where known, for labels of less variance in stage 1; see `EndScores`.
         guard: what to do when stage 1 has not left the source: ``"refuse"`` stage 2 (a trial of fewer than 100 steps is
             only warned of), ``"warn"``, or ``"off"``.
+        compile: compile the network for training: True, False, or ``"auto"`` on CUDA devices alone.
 
     References:
         De Bortoli, Korshunova, Mnih, Doucet, "Schrödinger Bridge Flow for Unpaired Data Translation", 2024.
@@ -85,6 +87,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         cutoff: float = 1e-3,
         end_scores: Sequence[Target | None] = (None, None),
         guard: Literal["refuse", "warn", "off"] = "refuse",
+        compile: Compile = "auto",
     ) -> None:
         super().__init__()
         if pretrain_steps < 1 or finetune_steps < 0:
@@ -97,6 +100,8 @@ class SchrodingerBridgeFlow(BridgeTranslation):
                 raise ValueError(f"{name} must be positive, got {rate}")
         if not 0 < cutoff < 0.5:
             raise ValueError(f"cutoff must lie in (0, 0.5), got {cutoff}")
+        if compile not in (True, False, "auto"):
+            raise ValueError(f"compile must be true, false or auto, got {compile!r}")
         if guard not in ("refuse", "warn", "off"):
             raise ValueError(f"guard must be 'refuse', 'warn' or 'off', got {guard!r}")
         self.coupling = named_coupling(coupling, "coupling")
@@ -118,6 +123,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         self.weight_decay = weight_decay
         self.cutoff = cutoff
         self.guard = guard
+        self.compile_choice: Compile = compile
         self._stream: int | None = None
         self._micro = (-1, 0)
         self._finite = FiniteLoss()
@@ -141,6 +147,8 @@ class SchrodingerBridgeFlow(BridgeTranslation):
             self.ema.module.load_state_dict(self.drift.state_dict())
         if self._stream is None:
             self._stream = int(torch.randint(2**31, ()))
+        networks = self.drift, self.ema.module
+        compile_networks(networks, self.compile_choice, self.device, lambda: [self._call(one) for one in networks])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Fix the step's randomness; begin stage 2 with a fresh optimiser, whose moments belong to another loss."""
@@ -231,6 +239,11 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         self._stream = state["stream"]
         coupling = self.pretrain_coupling if checkpoint["global_step"] < self.pretrain_steps else self.coupling
         coupling.load_state_dict(state["coupling"])
+
+    def _call(self, network: nn.Module) -> Tensor:
+        """One call of a network on zeros."""
+        x = torch.zeros(2, *self.event_shape, device=self.device, dtype=self.dtype)
+        return network(x, x.new_full((2,), 0.5), torch.arange(2, device=self.device))
 
     def _current(self) -> tuple[Coupling, int]:
         """The coupling of the next step, and the steps since its stage began."""

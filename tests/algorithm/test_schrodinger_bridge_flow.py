@@ -281,6 +281,7 @@ def test_double_precision_samples_are_translated():
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"finetune_learning_rate": -1.0}, "finetune_learning_rate"),
         ({"guard": "hope"}, "guard must be 'refuse', 'warn' or 'off', got 'hope'"),
+        ({"compile": "yes"}, "compile must be true, false or auto, got 'yes'"),
         ({"coupling": "nearest"}, "coupling must be a Coupling or one of independent, .*, got 'nearest'"),
         ({"pretrain_coupling": "online"}, "pretrain_coupling must not simulate the network"),
         ({"parametrisation": "score"}, "parametrisation must be 'drift', 'scaled' or 'endpoint', got 'score'"),

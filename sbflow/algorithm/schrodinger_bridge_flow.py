@@ -14,7 +14,7 @@ from sbflow.algorithm.ema import averaged
 from sbflow.algorithm.fused import may_fuse
 from sbflow.algorithm.guard import FiniteLoss, Inflation, stays_at_source
 from sbflow.algorithm.translation import DIRECTIONS, BridgeTranslation, Direction
-from sbflow.coupling import Coupling, CouplingName, Independent, Rollout, named_coupling
+from sbflow.coupling import Coupling, CouplingName, Independent, Method, Rollout, named_coupling
 from sbflow.integrator import Spacing, time_grid
 from sbflow.loss import EndScores, Pairs, bridge_matching
 from sbflow.network.drift import BridgeDrift, Parametrisation, TwoNetworks
@@ -48,9 +48,10 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         bidirectional: one network for both directions; False copies it into one for each.
         pretrain_steps: optimiser steps of stage 1.
         finetune_steps: optimiser steps of stage 2.
-        num_steps: Euler–Maruyama steps of the rollouts in stage 2; `translate` has its own.
+        num_steps: steps of the rollouts in stage 2; `translate` has its own.
         times: their spacing; ``"quadratic"`` where an end is narrow against epsilon.
         last_noise: whether the last step of a rollout draws noise; right for plans, not for images.
+        method: of rollouts and translations: ``"adams"``, of second order, or ``"euler"``, that of the papers.
         learning_rate: peak rate of stage 1.
         finetune_learning_rate: peak rate of stage 2; a tenth to a third of stage 1's.
         weight_decay: of AdamW.
@@ -80,6 +81,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         num_steps: int = 20,
         times: Spacing = "uniform",
         last_noise: bool = True,
+        method: Method = "adams",
         learning_rate: float = 1e-3,
         finetune_learning_rate: float = 3e-4,
         weight_decay: float = 0.0,
@@ -95,6 +97,8 @@ class SchrodingerBridgeFlow(BridgeTranslation):
                 f"need pretrain_steps >= 1 and finetune_steps >= 0, got {pretrain_steps} and {finetune_steps}"
             )
         time_grid(times, num_steps)
+        if method not in ("adams", "euler"):
+            raise ValueError(f"method must be 'adams' or 'euler', got {method!r}")
         for name, rate in (("learning_rate", learning_rate), ("finetune_learning_rate", finetune_learning_rate)):
             if not rate > 0:
                 raise ValueError(f"{name} must be positive, got {rate}")
@@ -117,7 +121,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         self.pretrain_steps = pretrain_steps
         self.finetune_steps = finetune_steps
         self.num_steps, self.times = num_steps, times
-        self.last_noise = last_noise
+        self.last_noise, self.method = last_noise, method
         self.learning_rate = learning_rate
         self.finetune_learning_rate = finetune_learning_rate
         self.weight_decay = weight_decay
@@ -253,7 +257,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
 
     def _rollout(self, x: Tensor) -> Rollout:
         times = time_grid(self.times, self.num_steps, device=x.device)
-        return Rollout(self.ema.module, self.process, times, last_noise=self.last_noise)
+        return Rollout(self.ema.module, self.process, times, last_noise=self.last_noise, method=self.method)
 
     def _rate(self, step: int) -> float:
         """Learning rate over the peak of stage 1."""

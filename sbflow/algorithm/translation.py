@@ -11,7 +11,7 @@ from torch import Tensor
 from sbflow.algorithm.ema import Average
 from sbflow.algorithm.shards import shard
 from sbflow.coupling import Rollout
-from sbflow.coupling.rollout import in_pieces
+from sbflow.coupling.rollout import Method, in_pieces
 from sbflow.integrator import (
     Draft,
     Policy,
@@ -42,6 +42,7 @@ class BridgeTranslation(LightningModule):
         process: the Brownian reference.
         event_shape: shape of one sample.
         last_noise: default of `translate`.
+        method: default of `translate`.
         drift: the drift that is trained; its buffers hold the moments of the data.
         ema: average of the drift, which simulates.
     """
@@ -49,6 +50,7 @@ class BridgeTranslation(LightningModule):
     process: Brownian
     event_shape: tuple[int, ...]
     last_noise: bool
+    method: Method
     drift: BridgeDrift
     ema: Average
 
@@ -67,6 +69,7 @@ class BridgeTranslation(LightningModule):
         times: Spacing | Tensor = "uniform",
         last_noise: bool | None = None,
         sampler: Literal["sde", "ode", "speculative"] = "sde",
+        method: Method | None = None,
         seed: Seed | None = None,
         generator: Generators = None,
         batch_size: int | None = None,
@@ -83,9 +86,11 @@ class BridgeTranslation(LightningModule):
             num_steps: steps of a named grid; more than in training's rollouts costs little here and helps.
             times: spacing of the steps, or the grid itself in the direction's own clock, increasing from 0 to 1.
             last_noise: whether the last step draws noise; by default as in training.
-            sampler: ``"sde"`` is Euler–Maruyama, whose pairs follow the bridge; ``"ode"`` the probability flow by
+            sampler: ``"sde"`` simulates the diffusion, whose pairs follow the bridge; ``"ode"`` the probability flow by
                 Heun's method, deterministic, with the right marginals only; ``"speculative"`` has the law of
-                ``"sde"`` with fewer calls of the network one after another, see `translate_speculatively`.
+                ``"sde"`` by Euler–Maruyama with fewer calls of the network one after another, see
+                `translate_speculatively`.
+            method: of the diffusion: ``"adams"``, of second order, or ``"euler"``; by default as in training.
             seed: seed of the noise, one for all samples or one for each; the global stream by default.
             generator: source of the noise, instead of ``seed``: one, or one for each sample.
             batch_size: samples per call of the network; all at once by default.
@@ -97,8 +102,9 @@ class BridgeTranslation(LightningModule):
         flag = self._checked(x, direction)
         if sampler not in ("sde", "ode", "speculative"):
             raise ValueError(f"sampler must be 'sde', 'ode' or 'speculative', got {sampler!r}")
-        if return_path and sampler != "sde":
-            raise ValueError(f"return_path is an option of sampler='sde', got sampler={sampler!r}")
+        for name, given in (("return_path", return_path), ("method", method is not None)):
+            if given and sampler != "sde":
+                raise ValueError(f"{name} is an option of sampler='sde', got sampler={sampler!r}")
         if sampler == "ode":
             return self.probability_flow(x, direction, num_steps=num_steps, times=times, batch_size=batch_size)
         source = generator if seed is None else _generators(seed, len(x))
@@ -111,6 +117,7 @@ class BridgeTranslation(LightningModule):
             self.process,
             time_grid(times, num_steps, device=x.device),
             last_noise=self.last_noise if last_noise is None else last_noise,
+            method=method or self.method,
             batch_size=batch_size,
         )
         rows = torch.full((len(x),), flag, device=x.device)
@@ -134,9 +141,9 @@ class BridgeTranslation(LightningModule):
     ) -> tuple[Float[Tensor, "n *event"], SpeculationInfo]:
         """Carry samples to the other end as ``translate(..., sampler="speculative")`` does, and say what it cost.
 
-        The law is that of ``sampler="sde"``, from other draws. The network is called fewer times in sequence and for
-        more samples in all: it pays for few samples and many steps on a device that computes several samples in the
-        time of one.
+        The law is that of ``sampler="sde", method="euler"``, from other draws. The network is called fewer times in
+        sequence and for more samples in all: it pays for few samples and many steps on a device that computes several
+        samples in the time of one.
 
         Args:
             x: samples of π₀ (forward) or π₁ (backward).

@@ -25,7 +25,7 @@ class CountedSpeculation:
         self.device: torch.device = algorithm.device
         self.costs: list[SpeculationInfo] = []
 
-    def translate(self, x: Tensor, direction: Direction, *, sampler: str, **options: Any) -> Tensor:
+    def translate(self, x: Tensor, direction: Direction, *, sampler: str, method: None, **options: Any) -> Tensor:
         """As the model's, by this one sampler."""
         end, info = self.algorithm.translate_speculatively(x, direction, **options)
         self.costs.append(SpeculationInfo(*(part.cpu() if isinstance(part, Tensor) else part for part in info)))

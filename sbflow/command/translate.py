@@ -62,6 +62,7 @@ OPTIONS = {
     "num_samples": int,
     "held_out": str | None,
     "sampler": Literal["sde", "ode", "speculative"],
+    "method": Literal["adams", "euler"] | None,
     "last_noise": bool | None,
     "batch_size": int,
     "precision": Literal[32, "bf16"],
@@ -139,6 +140,8 @@ def _check(config: DictConfig) -> None:
     ):
         if config[name] < least:
             raise ValueError(f"{name} must be at least {least}, got {config[name]}")
+    if config.sampler != "sde" and config.method is not None:
+        raise ValueError(f"method is an option of sampler=sde, not of sampler={config.sampler}")
     if config.sampler == "ode" and (config.num_samples > 1 or config.last_noise is not None):
         raise ValueError("sampler=ode draws no noise: leave out num_samples and last_noise")
     check_search(config)
@@ -196,6 +199,7 @@ def _translations(
                 config.direction,
                 num_steps=config.num_steps,
                 sampler=config.sampler,
+                method=config.method,
                 last_noise=config.last_noise,
                 generator=[seeded_generator(*keys) for keys in seeds],
                 batch_size=config.batch_size,

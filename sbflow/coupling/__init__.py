@@ -8,7 +8,7 @@ from sbflow.coupling.independent import Independent
 from sbflow.coupling.minibatch_ot import MinibatchOT
 from sbflow.coupling.online import Online
 from sbflow.coupling.reference import Reference
-from sbflow.coupling.rollout import Rollout
+from sbflow.coupling.rollout import Method, Rollout
 
 __all__ = [
     "Buffer",
@@ -16,6 +16,7 @@ __all__ = [
     "CouplingName",
     "Independent",
     "Iterative",
+    "Method",
     "MinibatchOT",
     "Online",
     "Reference",

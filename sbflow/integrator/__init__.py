@@ -1,5 +1,6 @@
 """The only place where time is stepped."""
 
+from sbflow.integrator.adams import simulate_adams
 from sbflow.integrator.flow import Flow, flow_from_bridge, flow_from_score
 from sbflow.integrator.grid import Spacing, time_grid
 from sbflow.integrator.kernel import (
@@ -31,6 +32,7 @@ __all__ = [
     "guided_denoising",
     "langevin",
     "simulate",
+    "simulate_adams",
     "simulate_speculative",
     "solve_ode",
     "time_grid",

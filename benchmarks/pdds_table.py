@@ -53,7 +53,7 @@ class Problem(NamedTuple):
 
 
 # every refinement reaches further into the tails than the one before
-FUNNEL = {"num_particles": 10_000, "refinements": 4, "updates_per_refinement": 1000}
+FUNNEL = {"num_particles": 10_000, "refinements": 8, "updates_per_refinement": 1000}
 PROBLEMS = {
     "sonar": Problem(Sonar, 16, FullRank(), {"updates_per_refinement": 1500}),
     "ionosphere": Problem(Ionosphere, 16, FullRank(), {"updates_per_refinement": 1500}),

@@ -18,7 +18,7 @@ from training_runs import final, train
 PUBLISHED = {"moons": 0.168, "s_curve": 0.213, "8gaussians": 0.292, "moons_8gaussians": 1.374}
 """W2 of alpha-DSBM, De Bortoli et al. 2024; the scale of its s-curve is not stated, so that value is no bar."""
 
-STEPS = {"pretrain_steps": 2000, "finetune_steps": 2000}
+STEPS = {"pretrain_steps": 4000, "finetune_steps": 4000}
 
 
 def measure(args: argparse.Namespace, problem: str, seed: int) -> dict:

@@ -52,6 +52,8 @@ def sample(config: DictConfig) -> float:
     if config.quality and getattr(sampler, "target", None) is None:
         raise ValueError(f"quality=true compares with samples of the target, which a {type(sampler).__name__} has not")
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if (folder / "evidence.json").exists():
+        raise ValueError(f"run_dir={folder} holds an estimate already; choose another folder, or remove evidence.json")
     if first_process():
         write_config(folder, config)
         record_command(folder)

@@ -43,6 +43,16 @@ def test_a_function_of_the_current_folder_is_sampled(my_module, tmp_path):
     assert evidence.samples.shape == (50, 7)
 
 
+def test_an_estimate_is_not_written_over(tmp_path, capsys):
+    options = ("target=gaussian", "whitening=standard", *SMALL, f"run_dir={tmp_path / 'run'}")
+    assert sbflow("sample", *options).code == 0
+    kept = (tmp_path / "run" / "evidence.json").read_bytes()
+    result = sbflow("sample", *options, "seed=1", capsys=capsys)
+    assert result.code == 2
+    assert "holds an estimate already; choose another folder" in result.err
+    assert (tmp_path / "run" / "evidence.json").read_bytes() == kept
+
+
 def test_annealing_is_chosen_by_name_and_compared_with_exact_samples(tmp_path, capsys):
     arguments = ("algorithm=annealed_smc", "target=mixture_2d", "whitening=standard", "whitening.std=2.5")
     result = sbflow("sample", *arguments, "quality=true", "num_particles=400", f"run_dir={tmp_path}", capsys=capsys)

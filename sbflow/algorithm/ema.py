@@ -30,15 +30,18 @@ class Average(nn.Module):
         self.register_buffer("n_averaged", torch.zeros((), dtype=torch.long))
         # the count again, to be read without waiting for the device; None where the buffer knows better
         self._count: int | None = 0
+        # averaged weights and those of the module: walking through the modules takes longer than the average
+        self._weights: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
 
     @torch.no_grad()
     def update_parameters(self, module: nn.Module) -> None:
         """Move the average to the module's weights, by 1 − min(decay, (k + 1) / (k + 10)) after k updates."""
         k = int(self.n_averaged) if self._count is None else self._count
-        ours, theirs = list(self.module.parameters()), [p.detach() for p in module.parameters()]
+        if not self._weights[1] or self._weights[1][0] is not next(module.parameters()):
+            self._weights = list(self.module.parameters()), list(module.parameters())
         # the first weights are taken over whole; a copy has no form for weights in shards
         share = 1.0 if k == 0 else 1 - min(self.decay, (k + 1) / (k + 10))
-        torch._foreach_lerp_(ours, theirs, share)
+        torch._foreach_lerp_(*self._weights, share)
         for mine, other in zip(self.module.buffers(), module.buffers(), strict=True):
             mine.copy_(other)
         self._count = k + 1

@@ -36,6 +36,13 @@ def test_the_decay_warms_up_so_that_the_initial_weights_are_forgotten_at_once():
     assert updates(0.3, values) == pytest.approx(expected)
 
 
+def test_another_module_is_followed_from_the_next_update_on():
+    average = averaged(constant(0.0), 0.0)
+    for value in (1.0, 2.0, 3.0):
+        average.update_parameters(constant(value))
+        assert average.module.weight.item() == value
+
+
 def test_without_decay_the_average_is_the_latest_value():
     assert updates(0.0, [1.0, 3.0, -2.0]) == pytest.approx([1.0, 3.0, -2.0])
 

@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--epsilon", type=float, default=1.0)
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 15, 20, 30, 100])
     args = parser.parse_args()
-    forward = Gaussians(dim=args.dim, cov0="random", cov1="random", num_samples=1).bridge(args.epsilon)
+    forward = Gaussians(dim=args.dim, cov0="random", cov1="random", num_samples=2).bridge(args.epsilon)
     directions = {"forward": forward, "backward": forward.reversed()}
     rows = []
     for spacing, num_steps, direction in product(("uniform", "quadratic"), args.steps, directions):

@@ -82,7 +82,7 @@ BAD = {
     ("train", PDDS, "algorithm.ess_threshold=2.0"): ("ess_threshold must lie in [0, 1], got 2.0",),
     ("train", PDDS, "process.schedule=linear"): ("process.schedule must be null or a Schedule",),
     ("train", PDDS, "target.dim=1"): ("dim",),
-    ("train", PDDS, "whitening.std=-2.0"): ("std",),
+    ("train", PDDS, "whitening=standard", "whitening.std=-2.0"): ("std must be positive",),
     ("sample", *FUNNEL, "seed=-1"): ("seed must be at least 0",),
     ("sample", *FUNNEL, "num_steps=0"): ("num_steps must be at least 1, got 0",),
     ("sample", *FUNNEL, "num_particles=0"): ("num_particles must be at least 1, got 0",),

@@ -90,6 +90,7 @@ def train(data: Gaussians, args: argparse.Namespace, options: dict, seed: int) -
         finetune_learning_rate=args.finetune_learning_rate,
         ema_decay=args.ema_decay,
         parametrisation=args.parametrisation,
+        method=args.method,
         **options,
     )
 
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--finetune-learning-rate", type=float, default=1e-3)
     parser.add_argument("--ema-decay", type=float, default=0.999)
     parser.add_argument("--parametrisation", default="drift")
+    parser.add_argument("--method", choices=("adams", "euler"), default="adams", help="of rollouts and translations")
     parser.add_argument("--train", type=int, default=200_000)
     parser.add_argument("--test", type=int, default=200_000)
     parser.add_argument("--output", default="gaussian_d50.csv")

@@ -138,7 +138,14 @@ def main() -> None:
             flow = train(data, args, options, seed)
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             budget = cpu if name == "online" else budget
-            row = {"form": args.form, "dim": args.dim, "method": name, "seed": seed, "equal": args.equal}
+            row = {
+                "form": args.form,
+                "dim": args.dim,
+                "method": name,
+                "seed": seed,
+                "equal": args.equal,
+                "integrator": args.method,
+            }
             row |= {"pretrain": flow.pretrain_steps, "finetune": flow.finetune_steps}
             row |= {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}
             row |= measure(flow, test, bridge, args.test_steps)

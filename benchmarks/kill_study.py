@@ -108,7 +108,8 @@ def kill_translating(folder: Path, seconds: float, kind: signal.Signals) -> tupl
 def kill_sampling(folder: Path, seconds: float, kind: signal.Signals) -> tuple[bool, bool]:
     """Kill a sampling and start it again in the same folder."""
     ended = run((*SAMPLE, f"run_dir={folder / 'killed'}"), seconds, kind)
-    run((*SAMPLE, f"run_dir={folder / 'killed'}"))
+    if not (folder / "killed" / "evidence.json").exists():
+        run((*SAMPLE, f"run_dir={folder / 'killed'}"))
     return ended, same_evidence(folder / "killed", folder / "sample")
 
 

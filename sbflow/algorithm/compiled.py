@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
-__all__ = ["Compile", "compile_networks"]
+__all__ = ["Compile", "compile_networks", "leave_compiled"]
 
 Compile = Literal["auto"] | bool
 """Whether to compile: "auto" does on CUDA devices, and not on CPUs, where it was measured to gain little."""
@@ -30,14 +30,21 @@ def compile_networks(
     """
     if not (device.type == "cuda" if choice == "auto" else choice):
         return False
-    for network in networks:
-        network.compile()
     try:
-        trial()
-    except RuntimeError as error:
         for network in networks:
-            network._compiled_call_impl = None
+            network.compile()
+        trial()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        leave_compiled(networks)
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         rank_zero_warn(f"training without torch.compile, which failed: {reason}; compile=false goes without it unasked")
         return False
     return True
+
+
+def leave_compiled(networks: Sequence[nn.Module]) -> None:
+    """Let networks run as they are written again: on another device they would be compiled anew."""
+    for network in networks:
+        network._compiled_call_impl = None

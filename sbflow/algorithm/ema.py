@@ -37,7 +37,8 @@ class Average(nn.Module):
     def update_parameters(self, module: nn.Module) -> None:
         """Move the average to the module's weights, by 1 − min(decay, (k + 1) / (k + 10)) after k updates."""
         k = int(self.n_averaged) if self._count is None else self._count
-        if not self._weights[1] or self._weights[1][0] is not next(module.parameters()):
+        both = self.module, module
+        if any(not w or w[0] is not next(m.parameters()) for w, m in zip(self._weights, both, strict=True)):
             self._weights = list(self.module.parameters()), list(module.parameters())
         # the first weights are taken over whole; a copy has no form for weights in shards
         share = 1.0 if k == 0 else 1 - min(self.decay, (k + 1) / (k + 10))

@@ -230,7 +230,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         """Adam with a half-cosine decay over each refinement, so that none of its steps idles."""
         if self.guide is None:
             raise ValueError("network must be given to train; without one use `estimate`")
-        optimizer = torch.optim.Adam(self.guide.parameters(), lr=self.learning_rate, fused=may_fuse(self))
+        optimizer = torch.optim.Adam(self.guide.parameters(), lr=self.learning_rate, fused=may_fuse(self) or None)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda k: 0.5 * (1 + math.cos(math.pi * (k % self.updates_per_refinement) / self.updates_per_refinement)),

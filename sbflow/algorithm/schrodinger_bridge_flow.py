@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from sbflow.algorithm.compiled import Compile, compile_networks
+from sbflow.algorithm.compiled import Compile, compile_networks, leave_compiled
 from sbflow.algorithm.diagnostics import consistency, energy_distance, generated, translations
 from sbflow.algorithm.ema import averaged
 from sbflow.algorithm.fused import may_fuse
@@ -151,8 +152,13 @@ class SchrodingerBridgeFlow(BridgeTranslation):
             self.ema.module.load_state_dict(self.drift.state_dict())
         if self._stream is None:
             self._stream = int(torch.randint(2**31, ()))
-        networks = self.drift, self.ema.module
-        compile_networks(networks, self.compile_choice, self.device, lambda: [self._call(one) for one in networks])
+        # weights in shards have hooks, which nobody has compiled here yet
+        choice = False if self.compile_choice == "auto" and self.device_mesh is not None else self.compile_choice
+        compile_networks([self.drift, self.ema.module], choice, self.device, self._call_networks)
+
+    def on_fit_end(self) -> None:
+        """What follows may run on another device."""
+        leave_compiled([self.drift, self.ema.module])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Fix the step's randomness; begin stage 2 with a fresh optimiser, whose moments belong to another loss."""
@@ -181,9 +187,11 @@ class SchrodingerBridgeFlow(BridgeTranslation):
             end_scores=self.end_scores if self.stage == "pretrain" else (None, None),
         )
         self._finite.see(loss, self.global_step)
-        every = self.trainer.log_every_n_steps
-        if every and (self.global_step + 1) % every == 0:
+        every, step = self.trainer.log_every_n_steps, self.global_step + 1
+        due = every and step % every == 0
+        if due or step == self.max_steps:
             self.log("train/loss", loss, prog_bar=True)
+        if due:
             self._log_progress(pairs, simulated=coupling.simulates)
         return loss
 
@@ -215,7 +223,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
             lr=self.learning_rate,
             betas=(0.9, 0.99),
             weight_decay=self.weight_decay,
-            fused=may_fuse(self),
+            fused=may_fuse(self) or None,
         )
         # a plain function: the scheduler would pickle a bound method into the checkpoint
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step))
@@ -244,10 +252,16 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         coupling = self.pretrain_coupling if checkpoint["global_step"] < self.pretrain_steps else self.coupling
         coupling.load_state_dict(state["coupling"])
 
-    def _call(self, network: nn.Module) -> Tensor:
-        """One call of a network on zeros."""
+    @torch.no_grad()
+    def _call_networks(self) -> None:
+        """Call both networks on zeros, at a time for each row and at one for all, as training will."""
         x = torch.zeros(2, *self.event_shape, device=self.device, dtype=self.dtype)
-        return network(x, x.new_full((2,), 0.5), torch.arange(2, device=self.device))
+        with self.trainer.precision_plugin.forward_context():
+            for network, times in product((self.drift, self.ema.module), (1, 2)):
+                training = network.training
+                # statistics of batches are not those of zeros
+                network.eval()(x, x.new_full((times,), 0.5), torch.arange(2, device=self.device))
+                network.train(training)
 
     def _current(self) -> tuple[Coupling, int]:
         """The coupling of the next step, and the steps since its stage began."""

@@ -225,7 +225,7 @@ class ScoreDiffusion(EvidenceSampler):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam with a half-cosine decay."""
-        optimizer = torch.optim.Adam(self.field.parameters(), lr=self.learning_rate, fused=may_fuse(self))
+        optimizer = torch.optim.Adam(self.field.parameters(), lr=self.learning_rate, fused=may_fuse(self) or None)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / self.train_steps, 1)))
         )

@@ -55,8 +55,8 @@ def tilted_translation(
     """Sample each input's translations from P(x_out | x_in) e^r / E[e^r].
 
     The particles are guided by the reward that the drift leads to expect, and weighted so that E[e^r] is estimated
-    without bias for the translation as it is discretised; noise is drawn in the last step, too. Where diversity does
-    not matter, a search is cheaper.
+    without bias for the translation by Euler–Maruyama with these steps; noise is drawn in the last step, too. Where
+    diversity does not matter, a search is cheaper.
 
     Args:
         flow: trained bridge.

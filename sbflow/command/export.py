@@ -49,7 +49,8 @@ executed.
 
 
 GRAPH_NOTE = """
-`{file}` is the averaged drift as a graph of torch, for any number of samples; it needs torch, not sbflow:
+`{file}` is the averaged drift as a graph of torch, for any number of samples; it needs torch, not sbflow. As
+`translate` does with `method="euler"`:
 
 ```python
 import torch

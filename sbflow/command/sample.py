@@ -52,8 +52,9 @@ def sample(config: DictConfig) -> float:
     if config.quality and getattr(sampler, "target", None) is None:
         raise ValueError(f"quality=true compares with samples of the target, which a {type(sampler).__name__} has not")
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if (folder / "evidence.json").exists():
-        raise ValueError(f"run_dir={folder} holds an estimate already; choose another folder, or remove evidence.json")
+    for name, found in (("evidence.json", "an estimate"), ("checkpoints", "a training run")):
+        if (folder / name).exists():
+            raise ValueError(f"run_dir={folder} holds {found} already; choose another folder, or remove {name}")
     if first_process():
         write_config(folder, config)
         record_command(folder)

@@ -110,6 +110,8 @@ def check_search(config: DictConfig) -> None:
         return
     if config.sampler != "sde":
         raise ValueError(f"search varies the noise of sampler=sde, got sampler={config.sampler}")
+    if config.method == "adams":
+        raise ValueError("search goes on from any step, which method=euler alone can: leave out method=adams")
     for name in ("search", "verifier"):
         if config.get(name) is None:
             raise ValueError(f"search needs a judge: choose one with {name}=NAME")

@@ -27,9 +27,9 @@ def simulate_adams(
 
     X_{k+1} = X_k + h (f_k + ρ (f_k − f_{k−1})) + σ √h Z with ρ = h / (2 h_before); the first step is Euler's. What the
     noise of a step adds to the drift within that step, ½ h σ √h ∇f Z, comes one step late, with the extrapolation: only
-    the last step never gets it. So where the noise does not depend on the state the moments are right to order h², as
-    those of a step of Heun's with two evaluations, while Euler–Maruyama is right to order h. The law of a step depends
-    on the step before: for particle weights and speculation take the `sbflow.integrator.euler_maruyama` kernel.
+    the last step never gets it. So where the noise depends on neither state nor time the moments are right to order h²,
+    as those of a step of Heun's with two evaluations, while Euler–Maruyama is right to order h. The law of a step
+    depends on the step before: for particle weights and speculation take the kernel `euler_maruyama`.
 
     Args:
         drift: field in the direction of the grid.

@@ -136,7 +136,7 @@ class BridgeDrift(nn.Module):
 
     def _coefficients(self, u: Tensor, direction: Tensor, ndim: int) -> "_Coefficients":
         """At one time for all, as in rollouts, they are two rows, of which every sample has one."""
-        if len(u) > 1:
+        if len(u) != 1:
             return self._coefficients_of_rows(u, direction, ndim)
         both = self._coefficients_of_rows(u, torch.arange(2, device=direction.device), ndim)
         return _Coefficients(*(None if part is None else part[direction] for part in both))

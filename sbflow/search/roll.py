@@ -166,7 +166,7 @@ def bridge_roll(
     times: Spacing | Tensor = "uniform",
     last_noise: bool = True,
 ) -> Roll:
-    """Rollouts of a trained bridge in one direction, as `translate` makes them.
+    """Rollouts of a trained bridge in one direction, as `translate` makes them with ``method="euler"``.
 
     Args:
         drift: its network, called with (x, u ``[1]``, direction ``[n]``); of a trained flow ``flow.ema.module``.

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,12 +17,15 @@ NUMBERS, TENSORS = "evidence.json", "samples.pt"
 
 
 def write(evidence: Evidence, folder: Path) -> None:
-    """Write the summary to ``evidence.json``, and the samples and all other tensors by name to ``samples.pt``."""
-    (folder / NUMBERS).write_text(json.dumps(evidence.summary(), indent=2) + "\n")
+    """Write the samples and all other tensors by name to ``samples.pt``, then the summary to ``evidence.json``."""
     values = {entry.name: getattr(evidence, entry.name) for entry in fields(evidence)}
     tensors = {name: value.cpu() for name, value in values.items() if isinstance(value, Tensor)}
     parameters = {name: value.cpu() for name, value in evidence.parameters.items()}
     torch.save(tensors | {"parameters": parameters}, folder / TENSORS)
+    # last and at once: where it is, everything is
+    written = folder / f".{NUMBERS}.{os.getpid()}.partial"
+    written.write_text(json.dumps(evidence.summary(), indent=2) + "\n")
+    written.replace(folder / NUMBERS)
 
 
 def read(folder: Path) -> Evidence:

@@ -39,7 +39,8 @@ def trained(compile):
 @pytest.mark.slow
 def test_a_compiled_network_trains_as_an_eager_one():
     eager, compiled = trained(False), trained(True)
-    assert compiled.drift._compiled_call_impl is not None
+    # the compilation ends with the training
+    assert compiled.drift._compiled_call_impl is None
     for name, weight in eager.state_dict().items():
         # six steps of Adam at rate 1e-3, whose direction is a sign where gradients are all rounding
         torch.testing.assert_close(compiled.state_dict()[name], weight, rtol=1e-3, atol=1e-4)

@@ -9,8 +9,10 @@ from problems import LinearDrift, online_loop, scalar_coupling
 
 from sbflow.algorithm import SchrodingerBridgeFlow
 from sbflow.data import UnpairedTensors
+from sbflow.integrator import euler_maruyama, simulate, simulate_adams, time_grid
 from sbflow.network import MLP
 from sbflow.process import Brownian, gaussian_bridge
+from sbflow.tensor import seeded_generator
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -251,6 +253,10 @@ def test_the_probability_flow_is_deterministic_and_undone_by_its_reverse():
             "sampler must be 'sde', 'ode' or 'speculative', got 'rk4'",
         ),
         (lambda m: m.translate(torch.zeros(3, 2), sampler="ode", return_path=True), "return_path is an option of"),
+        (
+            lambda m: m.translate(torch.zeros(3, 2), sampler="ode", method="euler"),
+            "method is an option of sampler='sde'",
+        ),
         (lambda m: m.translate(torch.zeros(3, 2), batch_size=0), "batch_size must be at least 1, got 0"),
         (lambda m: m.translate(torch.zeros(3, 2), seed=[1, 2]), "got 2 for 3 samples"),
         (lambda m: m.translate(torch.zeros(3, 2), times="fast"), "times must be one of uniform, cosine, quadratic or"),
@@ -263,6 +269,30 @@ def test_the_probability_flow_is_deterministic_and_undone_by_its_reverse():
 def test_impossible_translations_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(trained_flow())
+
+
+@pytest.mark.parametrize(
+    ("trained_with", "asked"), [("adams", None), ("euler", None), ("adams", "euler"), ("euler", "adams")]
+)
+def test_a_translation_steps_by_the_method_of_training_or_the_one_asked_for(trained_with, asked):
+    module = trained_flow(method=trained_with)
+    x = torch.randn(6, 2)
+    made = module.translate(x, num_steps=5, seed=3, method=asked)
+    along = lambda x, u: module.ema.module(x, u.to(x.dtype).reshape(1), torch.zeros(6, dtype=torch.long))  # noqa: E731
+    times, options = time_grid("uniform", 5), {"generator": seeded_generator(3)}
+    with torch.no_grad():
+        if (asked or trained_with) == "adams":
+            expected = simulate_adams(along, module.process.diffusion, x, times, **options)
+        else:
+            expected = simulate(euler_maruyama(along, module.process.diffusion), x, times, **options)
+    assert torch.equal(made, expected)
+    other = "euler" if (asked or trained_with) == "adams" else "adams"
+    assert not torch.allclose(made, module.translate(x, num_steps=5, seed=3, method=other), atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", ["sde", "ode"])
+def test_nothing_is_translated_to_nothing(sampler):
+    assert trained_flow().translate(torch.zeros(0, 2), sampler=sampler).shape == (0, 2)
 
 
 def test_double_precision_samples_are_translated():
@@ -280,6 +310,7 @@ def test_double_precision_samples_are_translated():
         ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\), got 1.0"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"finetune_learning_rate": -1.0}, "finetune_learning_rate"),
+        ({"method": "heun"}, "method must be 'adams' or 'euler', got 'heun'"),
         ({"guard": "hope"}, "guard must be 'refuse', 'warn' or 'off', got 'hope'"),
         ({"compile": "yes"}, "compile must be true, false or auto, got 'yes'"),
         ({"coupling": "nearest"}, "coupling must be a Coupling or one of independent, .*, got 'nearest'"),
@@ -299,7 +330,14 @@ def test_a_short_run_reaches_the_fixed_point_of_the_exact_loop_in_both_direction
     x0, x1 = torch.randn(4000, 1) - 0.5, 1.5 * torch.randn(4000, 1) + 0.5
     network = MLP((1,), hidden=(128, 128), num_directions=2)
     module = SchrodingerBridgeFlow(
-        network, Brownian(epsilon), (1,), pretrain_steps=800, finetune_steps=300, num_steps=num_steps, ema_decay=0.99
+        network,
+        Brownian(epsilon),
+        (1,),
+        pretrain_steps=800,
+        finetune_steps=300,
+        num_steps=num_steps,
+        ema_decay=0.99,
+        method="euler",
     )
     fit(module, datamodule=UnpairedTensors(x0, x1, batch_size=256), gradient_clip_val=1.0)
     variance0, variance1 = x0.var().item(), x1.var().item()

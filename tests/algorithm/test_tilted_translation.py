@@ -20,7 +20,7 @@ def reward(x_in: torch.Tensor, x_out: torch.Tensor) -> torch.Tensor:
 def test_the_mean_of_the_reward_is_that_of_plain_translations():
     x, n = X0[:3], 40_000
     found = [tilted_translation(FLOW, x, reward, num_particles=32, num_steps=5, seed=seed) for seed in range(12)]
-    plain = FLOW.translate(x.repeat_interleave(n, 0), num_steps=5, seed=9)
+    plain = FLOW.translate(x.repeat_interleave(n, 0), num_steps=5, method="euler", seed=9)
     weights = reward(x.repeat_interleave(n, 0), plain).exp().reshape(3, n)
     z, error = weights.mean(1), weights.std(1) / n**0.5
     ratios = torch.stack([one.log_z.exp() / z for one in found])
@@ -34,7 +34,7 @@ def test_a_tilted_translation_goes_towards_the_reward_and_stays_diverse():
     tilted = tilted_translation(FLOW, X0[:4], reward, num_particles=64, num_steps=10)
     assert tilted.samples.shape == (4, 64, 2) and tilted.log_weights.shape == (4, 64)
     assert torch.allclose(tilted.log_weights.logsumexp(1), torch.zeros(4, dtype=torch.float64), atol=1e-9)
-    plain = FLOW.translate(X0[:4].repeat_interleave(64, 0), num_steps=10, seed=1)
+    plain = FLOW.translate(X0[:4].repeat_interleave(64, 0), num_steps=10, method="euler", seed=1)
     closer = (tilted.samples.flatten(0, 1) - WANTED).square().sum(1).mean()
     assert closer < 0.7 * (plain - WANTED).square().sum(1).mean()
     assert (tilted.samples.std(1) > 0.1).all()
@@ -43,7 +43,9 @@ def test_a_tilted_translation_goes_towards_the_reward_and_stays_diverse():
 def test_without_a_reward_it_is_a_plain_translation():
     tilted = tilted_translation(FLOW, X0[:2], lambda x_in, x_out: 0 * x_out[:, 0], num_particles=2000, num_steps=8)
     assert torch.equal(tilted.log_z, torch.zeros(2, dtype=torch.float64))
-    plain = FLOW.translate(X0[:2].repeat_interleave(20_000, 0), num_steps=8, seed=3).unflatten(0, (2, -1))
+    plain = FLOW.translate(X0[:2].repeat_interleave(20_000, 0), num_steps=8, method="euler", seed=3).unflatten(
+        0, (2, -1)
+    )
     error = (2.0 / 2000) ** 0.5 * plain.std(1).max()
     assert ((tilted.samples.mean(1) - plain.mean(1)).abs() < 5 * error).all()
 

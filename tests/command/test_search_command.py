@@ -66,7 +66,7 @@ def record_of(folder):
 @pytest.fixture(scope="module")
 def plain(run, source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("plain")
-    assert translate(run, source, folder, "num_steps=5", "batch_size=8").code == 0
+    assert translate(run, source, folder, "num_steps=5", "batch_size=8", "method=euler").code == 0
     return bytes_of(folder)
 
 
@@ -81,6 +81,12 @@ def plain(run, source, tmp_path_factory):
 def test_a_search_without_choice_writes_the_bytes_of_the_plain_translation(run, source, plain, tmp_path, search):
     assert translate(run, source, tmp_path, *QUICK, "verifier=squared_distance", *search).code == 0
     assert bytes_of(tmp_path) == plain
+
+
+def test_a_search_has_one_method(run, source, tmp_path, capsys):
+    options = (*QUICK, "search=best_of_n", "verifier=squared_distance", "method=adams")
+    result = translate(run, source, tmp_path, *options, capsys=capsys)
+    assert result.code == 2 and "leave out method=adams" in result.err
 
 
 def test_a_search_is_recorded_and_its_bytes_do_not_depend_on_the_neighbours(run, source, plain, tmp_path, capsys):

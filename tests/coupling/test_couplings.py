@@ -171,3 +171,32 @@ def test_rollouts_by_pieces_of_any_size_differ_in_rounding_only():
         rollout(batch_size=size)(x, direction, generator=torch.Generator().manual_seed(1)) for size in (None, 4)
     )
     assert torch.allclose(whole, pieces, atol=1e-6)
+
+
+def test_a_frozen_rollout_keeps_its_options_and_lets_go_of_the_network():
+    network = torch.nn.Linear(1, 1)
+
+    class Drift(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x, u, direction):
+            return self.network(x)
+
+    changing = Rollout(Drift(), Brownian(1.0), time_grid("uniform", 3), last_noise=False, method="adams", batch_size=2)
+    frozen = changing.frozen()
+    assert (frozen.last_noise, frozen.method, frozen.batch_size) == (False, "adams", 2)
+    x, direction = torch.randn(4, 1), torch.zeros(4, dtype=torch.long)
+    torch.manual_seed(0)
+    before = changing(x, direction)
+    with torch.no_grad():
+        network.weight.add_(1.0)
+    torch.manual_seed(0)
+    assert torch.equal(frozen(x, direction), before)
+
+
+@pytest.mark.usefixtures("unchecked_types")
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="method must be 'adams' or 'euler', got 'heun'"):
+        rollout(method="heun")

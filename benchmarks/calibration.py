@@ -3,9 +3,9 @@
 python benchmarks/calibration.py --runs 200 --particles 2000
 
 One row of ``results/calibration.csv`` for each problem: a correlated Gaussian seen from a law that was fitted to it and
-from one that is too wide (untrained and trained), the mixture of six in the plane (trained), and the logistic regression
-on sonar (untrained and trained). ``bias`` and ``sd`` are those of log Ẑ, ``stderr`` the mean of what the runs say of
-themselves. Ten minutes.
+from one that is too wide (untrained and trained), the mixture of six in the plane (trained), and the logistic
+regression on sonar (untrained and trained). ``bias`` and ``sd`` are those of log Ẑ, ``stderr`` the mean of what the
+runs say of themselves. Ten minutes.
 """
 
 import argparse

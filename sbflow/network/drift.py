@@ -138,8 +138,8 @@ class BridgeDrift(nn.Module):
         """At one time for all, as in rollouts, they are two rows, of which every sample has one."""
         if len(u) != 1:
             return self._coefficients_of_rows(u, direction, ndim)
-        *parts, slope = self._coefficients_of_rows(u, torch.arange(2, device=direction.device), ndim)
-        return _Coefficients(*(part[direction] for part in parts), None if slope is None else slope[direction])
+        both = self._coefficients_of_rows(u, torch.arange(2, device=direction.device), ndim)
+        return _Coefficients._make(None if part is None else part[direction] for part in both)
 
     def _coefficients_of_rows(self, u: Tensor, direction: Tensor, ndim: int) -> "_Coefficients":
         w = u.reshape(-1, *(1,) * (ndim - 1))

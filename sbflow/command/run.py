@@ -96,9 +96,10 @@ def read_config(folder: Path, *, option: str) -> DictConfig:
         raise ValueError(f"{option}={folder}: {file} is not readable YAML ({str(error).splitlines()[0]})") from error
     if not isinstance(config, DictConfig) or config.get("algorithm") is None:
         raise ValueError(f"{option}={folder}: {file} is not a config of sbflow train")
-    if str(config.algorithm.get("_target_")).endswith(".SchrodingerBridgeFlow") and "method" not in config.algorithm:
+    algorithm = config.algorithm
+    if isinstance(algorithm, DictConfig) and str(algorithm.get("_target_")).endswith(".SchrodingerBridgeFlow"):
         # trained before there was a choice
-        config.algorithm.method = "euler"
+        algorithm.setdefault("method", "euler")
     return config
 
 

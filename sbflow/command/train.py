@@ -41,6 +41,9 @@ def _new(config: DictConfig, folder: Path) -> dict[str, float]:
         raise ValueError(f"run_dir={folder} already holds a run: go on with it by resume={folder}, or choose another")
     data, algorithm = _build(config)
     resolved = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    if hasattr(algorithm, "method"):
+        # the choice of today: a run without one is older, and keeps the method of its time
+        resolved.algorithm.method = algorithm.method
     trainer = make_trainer(resolved, folder, algorithm.max_steps, 0)
     if first_process():
         _claim(folder, resolved)

@@ -13,6 +13,7 @@ import torch
 from commands import TINY_BRIDGE, TINY_PARTICLES, sbflow
 from omegaconf import OmegaConf
 
+from sbflow import load
 from sbflow.callback import Checkpoints
 from sbflow.command.checkpoint import newest_checkpoint
 
@@ -232,3 +233,15 @@ def test_a_killed_process_loses_nothing_beyond_the_last_checkpoint(tmp_path, kin
     assert_same_tensors(checkpoint(tmp_path / "killed")["state_dict"], checkpoint(tmp_path / "whole")["state_dict"])
     assert len(set(steps(tmp_path / "killed"))) == len(steps(tmp_path / "killed"))
     assert set(steps(tmp_path / "whole")) - set(steps(tmp_path / "killed")) == set()
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [("adams", "adams"), (None, "euler")])
+def test_a_run_keeps_the_method_that_it_was_trained_with(tmp_path, saved, loaded):
+    assert sbflow("train", *TINY_BRIDGE, f"run_dir={tmp_path / 'run'}").code == 0
+    config = OmegaConf.load(tmp_path / "run" / "config.yaml")
+    assert config.algorithm.method == "adams"
+    if saved is None:
+        # as runs were saved before there was a choice
+        del config.algorithm.method
+        OmegaConf.save(config, tmp_path / "run" / "config.yaml")
+    assert load(tmp_path / "run").method == loaded

@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 import torch
-from lightning import Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from torch import nn
 
 from sbflow.algorithm import SchrodingerBridgeFlow
@@ -15,7 +15,14 @@ from sbflow.process import Brownian
 CPU = torch.device("cpu")
 
 
-def trained(compile):
+class Watch(Callback):
+    """Whether the network is compiled while it trains."""
+
+    def on_train_end(self, trainer, module):
+        self.compiled = module.drift._compiled_call_impl is not None
+
+
+def trained(compile, *callbacks):
     seed_everything(0, verbose=False)
     network = MLP((3,), hidden=(16, 16), num_directions=2)
     flow = SchrodingerBridgeFlow(
@@ -23,6 +30,7 @@ def trained(compile):
     )
     trainer = Trainer(
         accelerator="cpu",
+        callbacks=list(callbacks),
         max_steps=flow.max_steps,
         max_epochs=-1,
         limit_val_batches=0,
@@ -38,7 +46,9 @@ def trained(compile):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 @pytest.mark.slow
 def test_a_compiled_network_trains_as_an_eager_one():
-    eager, compiled = trained(False), trained(True)
+    watch = Watch()
+    eager, compiled = trained(False), trained(True, watch)
+    assert watch.compiled
     # the compilation ends with the training
     assert compiled.drift._compiled_call_impl is None
     for name, weight in eager.state_dict().items():

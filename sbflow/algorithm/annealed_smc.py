@@ -36,7 +36,7 @@ class AnnealedSMC(EvidenceSampler):
             multiple of ``num_moves`` + 1.
         ess_threshold: resample below this share of the particles; 0 never, 1 always.
         resampling: resampling scheme.
-        chunk_size: points per call of the density, where memory is short; None for all at once.
+        chunk_size: points per call of the density, or the memory of a call, as "500MB"; None for all at once.
 
     Raises:
         ValueError: an option out of range.
@@ -57,7 +57,7 @@ class AnnealedSMC(EvidenceSampler):
         waste_free: bool = False,
         ess_threshold: float = 0.5,
         resampling: Scheme = "systematic",
-        chunk_size: int | None = None,
+        chunk_size: int | str | None = None,
     ) -> None:
         super().__init__(target, whitening, num_particles)
         if num_steps is not None and num_steps < 1:

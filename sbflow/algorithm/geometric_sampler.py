@@ -38,7 +38,7 @@ class GeometricSampler(EvidenceSampler):
         speed: see `sbflow.smc.GuidedDenoising`; 2 suits guidance, where the exponents sum to 1.
         ess_threshold: resample below this share of the particles; 0 never, 1 always.
         resampling: resampling scheme.
-        chunk_size: points per call of the density, where memory is short; None for all at once.
+        chunk_size: points per call of the density, or the memory of a call, as "500MB"; None for all at once.
 
     Raises:
         ValueError: samplers whose whitenings, processes or dimensions differ; exponents that do not fit; an option out
@@ -60,7 +60,7 @@ class GeometricSampler(EvidenceSampler):
         speed: float = 1.0,
         ess_threshold: float = 0.3,
         resampling: Scheme = "systematic",
-        chunk_size: int | None = None,
+        chunk_size: int | str | None = None,
     ) -> None:
         exponents = check_exponents(exponents, len(samplers))
         first = samplers[0]

@@ -63,7 +63,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         time_grid: ``"uniform"``, ``"adaptive"``, ``"optimal"`` or ``"online"``, see `ParticleScheme`.
         time_rate: share of the way that ``"online"`` goes at each refresh.
         tempering: of the first weight, by which share, see `ParticleScheme`; None does not temper. Needs moves.
-        chunk_size: points per call of the density, where memory is short; None for all at once.
+        chunk_size: points per call of the density, or the memory of a call, as "500MB"; None for all at once.
 
     References:
         Phillips, Dau, Hutchinson, De Bortoli, Deligiannidis, Doucet, "Particle Denoising Diffusion Sampler", 2024.
@@ -95,7 +95,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         time_grid: TimeGrid = "uniform",
         time_rate: float = 0.05,
         tempering: float | None = None,
-        chunk_size: int | None = None,
+        chunk_size: int | str | None = None,
     ) -> None:
         super().__init__(target, whitening, num_particles)
         for name, value in (("batch_size", batch_size), ("num_steps", num_steps)):

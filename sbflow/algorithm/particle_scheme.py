@@ -22,6 +22,7 @@ from sbflow.smc import (
     sample,
     tune,
 )
+from sbflow.smc.memory import check_chunk_size
 from sbflow.smc.schedule import StepCost, TunedTimes, follow, tune_times
 from sbflow.tensor import seeded_generator
 
@@ -83,7 +84,7 @@ class ParticleScheme(nn.Module):
         time_rate: share of the way that ``"online"`` goes each time, in (0, 1].
         tempering: conditional effective sample size, as a share, between the exponents that temper the first weight,
             chosen by a pilot run; None does not temper.
-        chunk_size: points per call of the density; None for all at once.
+        chunk_size: points per call of the density, or the memory of a call, as "500MB"; None for all at once.
 
     Raises:
         ValueError: an option out of range.
@@ -98,7 +99,7 @@ class ParticleScheme(nn.Module):
         time_grid: TimeGrid = "uniform",
         time_rate: float = 0.05,
         tempering: float | None = None,
-        chunk_size: int | None = None,
+        chunk_size: int | str | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= ess_threshold <= 1:
@@ -111,8 +112,7 @@ class ParticleScheme(nn.Module):
             raise ValueError(f"tempering must be null or lie in (0, 1), got {tempering}")
         if tempering is not None and moves is None:
             raise ValueError("tempering needs moves: without them the particles of all its levels are the same")
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size must be null or at least 1, got {chunk_size}")
+        check_chunk_size(chunk_size)
         self.options: dict[str, Any] = {
             "scheme": resampling_scheme(resampling),
             "ess_threshold": ess_threshold,

@@ -27,7 +27,7 @@ def sample_annealed(
     pilot_particles: int = 500,
     scheme: Resampling = systematic,
     ess_threshold: float = 0.5,
-    chunk_size: int | None = None,
+    chunk_size: int | str | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Particles, SMCPath]:
     """Run r independent annealed samplers along γ^e N(0, I)^(1 − e), in whitened coordinates, from e = 0 to 1.

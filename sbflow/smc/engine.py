@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sbflow.smc.guided import WeightedKernel
+from sbflow.smc.memory import check_chunk_size, in_pieces
 from sbflow.smc.moves import Hmc
 from sbflow.smc.particles import Field, Particles, SamplingError, SMCPath, effective_sample_size
 from sbflow.smc.resampling import Resampling, systematic
@@ -49,7 +50,7 @@ class Engine:
         scheme: resampling scheme.
         ess_threshold: resample at an effective sample size of at most this share of n: 0 never, 1 always.
         moves: Markov moves at every level before it is left.
-        chunk_size: points per call of the density; None takes all at once.
+        chunk_size: points per call of the density, or the memory of a call, as "500MB"; None takes all at once.
         generator: source of all randomness.
     """
 
@@ -57,21 +58,19 @@ class Engine:
     scheme: Resampling = systematic
     ess_threshold: float = 0.3
     moves: Hmc | None = None
-    chunk_size: int | None = None
+    chunk_size: int | str | None = None
     generator: torch.Generator | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.ess_threshold <= 1:
             raise ValueError(f"ess_threshold must lie in [0, 1], got {self.ess_threshold}")
-        if self.chunk_size is not None and self.chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1, got {self.chunk_size}")
+        check_chunk_size(self.chunk_size)
         if self.moves is not None and not self.kernel.tempers:
             raise ValueError(f"moves need the density at every level, which a {type(self.kernel).__name__} has not")
 
     def evaluate(self, x: Float[Tensor, "r n d"], t: Tensor) -> Field:
-        """Potential at the positions, in pieces of ``chunk_size`` points."""
-        points = x.flatten(0, 1)
-        pieces = [self._field(piece, t) for piece in torch.split(points, self.chunk_size or len(points))]
+        """Potential at the positions, in pieces as ``chunk_size`` says."""
+        pieces = in_pieces(lambda piece: self._field(piece, t), x.flatten(0, 1), self.chunk_size)
         return Field(
             *(torch.cat(parts).reshape(*x.shape[:2], *parts[0].shape[1:]) for parts in zip(*pieces, strict=True))
         )

@@ -91,7 +91,7 @@ def sample(
     moves: Hmc | None = None,
     scheme: Resampling = systematic,
     ess_threshold: float = 0.3,
-    chunk_size: int | None = None,
+    chunk_size: int | str | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Particles, SMCPath]:
     """Run r independent particle samplers from the reference to the target.
@@ -105,7 +105,7 @@ def sample(
         moves: Markov moves at every level before it is left.
         scheme: resampling scheme.
         ess_threshold: resample at an effective sample size of at most this share of n: 0 never, 1 always.
-        chunk_size: points per call of the density, for large n · d; None takes all at once.
+        chunk_size: points per call of the density, or the memory of a call, as "500MB"; None takes all at once.
         generator: source of all randomness.
 
     Raises:

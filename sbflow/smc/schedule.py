@@ -58,7 +58,7 @@ def tune_times(
     damping: float = 0.5,
     scheme: Resampling = systematic,
     ess_threshold: float = 0.3,
-    chunk_size: int | None = None,
+    chunk_size: int | str | None = None,
     generator: torch.Generator | None = None,
 ) -> TunedTimes:
     """Find the grid of times on which all steps cost the same.

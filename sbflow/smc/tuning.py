@@ -34,7 +34,7 @@ def tune(
     conditional_ess: float | None = None,
     scheme: Resampling = systematic,
     ess_threshold: float = 0.3,
-    chunk_size: int | None = None,
+    chunk_size: int | str | None = None,
     generator: torch.Generator | None = None,
 ) -> Ladder:
     """Find the step size of the Markov moves at every level, and the exponents of the first weight where wanted.

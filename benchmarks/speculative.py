@@ -4,7 +4,9 @@ python benchmarks/speculative.py [--run RUN] [--steps 30 100 300] [--windows 4 8
 
 Without ``--run`` on the Schrödinger bridge between standard Gaussians at epsilon = 1, whose drift costs nothing, so
 that its seconds show what speculation itself costs; with it on the translation of a trained run folder. Calls and rows
-are means over ``--samples`` trajectories, the seconds those of one sample alone, the least of ``--repeats``.
+are means over ``--samples`` trajectories, the seconds those of one sample alone, the least of ``--repeats``. With
+``--law N`` the first sample is sent N times in both ways: ``law_p`` is the least p-value of two-sample
+Kolmogorov–Smirnov tests along the five directions of most variance and five random ones, times their number.
 """
 
 import argparse
@@ -16,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 from measured import write_rows
+from scipy.stats import ks_2samp
 from torch import Tensor
 
 from sbflow.command.build import build
@@ -31,7 +34,7 @@ class Problem(NamedTuple):
     name: str
     x: Tensor
     plain: Callable[[Tensor, int], Tensor]
-    speculative: Callable[[Tensor, int, dict], SpeculationInfo]
+    speculative: Callable[[Tensor, int, dict], tuple[Tensor, SpeculationInfo]]
 
 
 def gaussian(dim: int, samples: int) -> Problem:
@@ -48,7 +51,7 @@ def gaussian(dim: int, samples: int) -> Problem:
         f"gaussian d={dim}",
         x,
         lambda x, steps: simulate(kernel, x, uniform_times(steps)),
-        lambda x, steps, options: simulate_speculative(kernel, x, uniform_times(steps), **options)[1],
+        lambda x, steps, options: simulate_speculative(kernel, x, uniform_times(steps), **options),
     )
 
 
@@ -61,10 +64,10 @@ def trained(folder: str, samples: int) -> Problem:
     return Problem(
         run.folder.name,
         x.to(device),
-        lambda x, steps: model.translate(x, num_steps=steps, seed=0),
+        lambda x, steps: model.translate(x, num_steps=steps, seed=1, method="euler"),
         lambda x, steps, options: model.translate_speculatively(
             x, num_steps=steps, seed=list(range(len(x))), **options
-        )[1],
+        ),
     )
 
 
@@ -81,9 +84,20 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
     return min(once() for _ in range(repeats))
 
 
-def measure(problem: Problem, steps: int, repeats: int, options: dict) -> dict:
+def law(problem: Problem, steps: int, options: dict, num: int) -> float:
+    """Least p-value, times the number of tests, of the hypothesis that both ways draw from one law."""
+    x = problem.x[:1].expand(num, *problem.x.shape[1:])
+    plain = problem.plain(x, steps).flatten(1).double().cpu()
+    speculative = problem.speculative(x, steps, options)[0].flatten(1).double().cpu()
+    widest = torch.linalg.svd(plain - plain.mean(0), full_matrices=False).Vh[:5]
+    directions = torch.cat([widest, torch.randn(5, plain.shape[1], generator=seeded_generator(1), dtype=torch.float64)])
+    tests = [ks_2samp(plain @ direction, speculative @ direction).pvalue for direction in directions]
+    return min(1.0, len(tests) * min(tests))
+
+
+def measure(problem: Problem, steps: int, repeats: int, num_law: int, options: dict) -> dict:
     """One row of the table."""
-    info = problem.speculative(problem.x, steps, options)
+    _, info = problem.speculative(problem.x, steps, options)
     one = problem.x[:1]
     calls = info.sequential_calls.double().mean().item()
     return {
@@ -98,6 +112,8 @@ def measure(problem: Problem, steps: int, repeats: int, options: dict) -> dict:
         "acceptance": round((info.accepted.sum() / info.tried.sum()).item(), 4),
         "seconds": round(seconds(lambda: problem.speculative(one, steps, options), repeats), 4),
         "plain_seconds": round(seconds(lambda: problem.plain(one, steps), repeats), 4),
+        "law_samples": num_law,
+        "law_p": round(law(problem, steps, options, num_law), 4) if num_law else "",
     }
 
 
@@ -112,6 +128,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[2, 50, 784], help="of the Gaussian bridge")
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--law", type=int, default=0, help="samples of each way in the test of the law; 0 omits it")
     parser.add_argument("--output", default="speculative.csv")
     args = parser.parse_args()
     makers = [partial(trained, args.run)] if args.run else [partial(gaussian, dim) for dim in args.dims]
@@ -119,7 +136,7 @@ def main() -> None:
         for steps in args.steps:
             for window, policy, draft in product(args.windows, args.policies, args.drafts):
                 options = {"window": window, "policy": policy, "draft": None if draft == "frozen" else draft}
-                row = measure(problem, steps, args.repeats, options)
+                row = measure(problem, steps, args.repeats, args.law, options)
                 print(" ".join(f"{name}={value}" for name, value in row.items()), flush=True)
                 write_rows(args.output, [row])
 

@@ -1,6 +1,5 @@
 """Callbacks of the trainer, its logger and its checkpoint files."""
 
-from sbflow.callback.atomic import remove_partial_files, replacing
 from sbflow.callback.checkpoint_io import FORMAT, AtomicCheckpointIO
 from sbflow.callback.checkpoints import Checkpoints
 from sbflow.callback.metrics_file import MetricsFile
@@ -16,6 +15,4 @@ __all__ = [
     "Progress",
     "RankStates",
     "StageCheckpoint",
-    "remove_partial_files",
-    "replacing",
 ]

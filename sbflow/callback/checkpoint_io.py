@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
-from sbflow.callback.atomic import replacing
+from sbflow.atomic import replacing
 
 __all__ = ["FORMAT", "AtomicCheckpointIO"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from sbflow.callback.atomic import replacing
+from sbflow.atomic import replacing
 
 __all__ = ["MetricsFile", "read_rows"]
 

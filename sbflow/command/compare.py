@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from sbflow.callback import replacing
+from sbflow.atomic import replacing
 from sbflow.command.run import WEIGHTS, read_config
 from sbflow.figure import save_figure
 from sbflow.figure.log_z_against_steps import log_z_against_steps

@@ -10,7 +10,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 import sbflow
-from sbflow.callback import FORMAT, replacing
+from sbflow.atomic import replacing
+from sbflow.callback import FORMAT
 from sbflow.command.build import check_type
 from sbflow.command.exported import GRAPH, drift_graph, write_graph
 from sbflow.command.run import EXTRA, WEIGHTS, Run, load_run, write_config, write_json

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, save
 
 import sbflow
-from sbflow.callback import replacing
+from sbflow.atomic import replacing
 from sbflow.network import BridgeDrift
 from sbflow.network.drift import TwoNetworks
 from sbflow.tensor import seeded_generator

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 import sbflow
-from sbflow.callback import replacing
+from sbflow.atomic import replacing
 from sbflow.callback.metrics_file import read_rows
 from sbflow.smc import Evidence
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from safetensors.torch import load_file
 from yaml import YAMLError
 
-from sbflow.callback import replacing
+from sbflow.atomic import replacing
 from sbflow.command.build import build, check_trusted
 from sbflow.command.checkpoint import check_format, newest_checkpoint, read_checkpoint
 

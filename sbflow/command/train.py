@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from sbflow.callback import remove_partial_files
+from sbflow.atomic import remove_partial_files
 from sbflow.command.build import build, check_options, check_type
 from sbflow.command.checkpoint import newest_checkpoint, read_checkpoint
 from sbflow.command.evaluate import measure

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from sbflow.algorithm import Direction
-from sbflow.callback import remove_partial_files
+from sbflow.atomic import remove_partial_files
 from sbflow.command.build import check_type
 from sbflow.command.countdown import Countdown
 from sbflow.command.device import find_device

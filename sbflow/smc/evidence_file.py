@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 from dataclasses import fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sbflow.atomic import replacing
 from sbflow.smc.evidence import Cost, Evidence
 
 __all__ = ["read", "write"]
@@ -21,11 +21,11 @@ def write(evidence: Evidence, folder: Path) -> None:
     values = {entry.name: getattr(evidence, entry.name) for entry in fields(evidence)}
     tensors = {name: value.cpu() for name, value in values.items() if isinstance(value, Tensor)}
     parameters = {name: value.cpu() for name, value in evidence.parameters.items()}
-    torch.save(tensors | {"parameters": parameters}, folder / TENSORS)
-    # last and at once: where it is, everything is
-    written = folder / f".{NUMBERS}.{os.getpid()}.partial"
-    written.write_text(json.dumps(evidence.summary(), indent=2) + "\n")
-    written.replace(folder / NUMBERS)
+    with replacing(folder / TENSORS) as handle:
+        torch.save(tensors | {"parameters": parameters}, handle)
+    # last: where it is, everything is
+    with replacing(folder / NUMBERS) as handle:
+        handle.write((json.dumps(evidence.summary(), indent=2) + "\n").encode())
 
 
 def read(folder: Path) -> Evidence:

@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 
-from sbflow.callback import AtomicCheckpointIO, remove_partial_files, replacing
+from sbflow.atomic import remove_partial_files, replacing
+from sbflow.callback import AtomicCheckpointIO
 
 
 def test_a_file_is_replaced_only_when_the_new_one_is_complete(tmp_path):

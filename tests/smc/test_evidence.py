@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 import math
 
@@ -102,6 +103,20 @@ def test_evidence_survives_the_folder(tmp_path):
         assert torch.equal(getattr(loaded, name), getattr(record, name))
     assert torch.equal(loaded.parameters["b"], record.parameters["b"])
     assert loaded.whitening_cost == smc.Cost(5, 4)
+
+
+def test_a_full_disk_is_named_and_leaves_the_estimate_of_before(tmp_path, monkeypatch):
+    before = evidence(1)
+    before.save(tmp_path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"samples\.pt: No space left on device; the file from before is untouched"):
+        evidence(2).save(tmp_path)
+    assert smc.Evidence.load(tmp_path).summary() == before.summary()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["evidence.json", "samples.pt"]
 
 
 def test_a_folder_without_evidence_is_named(tmp_path):

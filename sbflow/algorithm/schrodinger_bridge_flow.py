@@ -249,8 +249,10 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         if state is None:
             return
         self._stream = state["stream"]
-        coupling = self.pretrain_coupling if checkpoint["global_step"] < self.pretrain_steps else self.coupling
-        coupling.load_state_dict(state["coupling"])
+        step = checkpoint["global_step"]
+        # between the stages there is no state yet, and the coupling of stage 2 may be another one than it was
+        if step != self.pretrain_steps:
+            (self.pretrain_coupling if step < self.pretrain_steps else self.coupling).load_state_dict(state["coupling"])
 
     @torch.no_grad()
     def _call_networks(self) -> None:

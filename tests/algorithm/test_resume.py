@@ -53,6 +53,16 @@ def test_a_resumed_run_is_the_undisturbed_one_bit_for_bit_in_either_stage_and_ac
         assert all(torch.equal(found[key], expected[key]) for key in expected), cut
 
 
+def test_stage_2_may_begin_in_another_way_from_the_checkpoint_between_the_stages(tmp_path):
+    expected = undisturbed(tmp_path / "all", (), COUPLINGS["buffer"]())
+    (tmp_path / "online").mkdir()
+    undisturbed(tmp_path / "online", (4,), {})
+    torch.manual_seed(9)
+    module = make_flow(DropoutMLP(), **STEPS, **COUPLINGS["buffer"]())
+    found = state(module, fit(module, make_data(), ckpt_path=tmp_path / "online" / "4.ckpt"))
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
 def test_validation_accumulation_and_other_users_of_the_global_stream_change_nothing(tmp_path):
     class Thief(Callback):
         def on_train_batch_end(self, *_):

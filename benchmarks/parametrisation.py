@@ -9,6 +9,7 @@ letters: transport cost and energy distance of the translations.
 
 import argparse
 import time
+from itertools import product
 
 import torch
 from gaussian_d50 import measure
@@ -92,7 +93,7 @@ def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--dims", type=int, nargs="+", default=[5, 20])
+    parser.add_argument("--dims", type=int, nargs="*", default=[5, 20])
     parser.add_argument("--stds", type=float, nargs="+", default=[1.0, 2.0])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
     parser.add_argument("--pretrain-steps", type=int, default=1000)
@@ -103,17 +104,15 @@ def main() -> None:
     parser.add_argument("--output", default="parametrisation.csv")
     args = parser.parse_args()
 
-    problems = [(dim, std1) for dim in args.dims for std1 in args.stds]
-    rows = []
-    for variant in args.variants:
-        for seed in args.seeds:
-            for dim, std1 in problems:
-                rows.append(gaussian_row(dim, std1, variant, seed, args))
-                print(rows[-1], flush=True)
-    write_rows(args.output, rows)
-    if args.glyphs:
-        images = [glyphs_row(variant, seed, args) for variant in args.variants for seed in args.seeds]
-        write_rows(args.output.replace(".csv", "_glyphs.csv"), images)
+    for variant, seed in product(args.variants, args.seeds):
+        for dim, std1 in product(args.dims, args.stds):
+            row = gaussian_row(dim, std1, variant, seed, args)
+            print(row, flush=True)
+            write_rows(args.output, [row])
+        if args.glyphs:
+            row = glyphs_row(variant, seed, args)
+            print(row, flush=True)
+            write_rows(args.output.replace(".csv", "_glyphs.csv"), [row])
 
 
 if __name__ == "__main__":

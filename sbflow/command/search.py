@@ -26,7 +26,7 @@ from sbflow.target.callable import import_function
 from sbflow.tensor import seeded_generator
 from sbflow.verifier import ClassifierLogProbability, Verifier
 
-__all__ = ["Record", "Searcher", "check_search", "halves", "make_searcher", "write_record"]
+__all__ = ["Record", "Searcher", "check_search", "halves", "make_searcher", "save_record", "write_record"]
 
 
 class Record(NamedTuple):
@@ -149,12 +149,28 @@ def make_searcher(config: DictConfig, run: Run) -> Searcher | None:
 def write_record(folder: Path, config: DictConfig, records: dict[str, list[Record]]) -> str:
     """Write ``search.json``, warn where a held-out verifier does not confirm it, and return one line on it.
 
-    Images that an earlier call with the same options translated into the folder stay in the record.
-
     Args:
         folder: of the results.
         config: options of the command.
         records: results of every image.
+    """
+    means, warning = save_record(folder, config, records)
+    if warning:
+        print(f"sbflow: {warning}", file=sys.stderr)
+    parts = [f"{means['drift_evaluations']:g} network evaluations per result"]
+    for name in ("score", "held_out_score", "squared_distance"):
+        before, after = means[f"baseline_{name}"], means[name]
+        if before is not None and after is not None:
+            parts.append(f"{name.replace('_', ' ')} {before:.4g} -> {after:.4g}")
+    return "search: " + ", ".join(parts)
+
+
+def save_record(
+    folder: Path, config: DictConfig, records: dict[str, list[Record]]
+) -> tuple[dict[str, float | None], str | None]:
+    """Write ``search.json``, and return the means over all results and the warning in it.
+
+    Images that an earlier call with the same options translated into the folder stay in the record.
     """
     chosen = ("checkpoint", "direction", "num_steps", "last_noise", "seed", "search", "verifier", "held_out")
     options = OmegaConf.to_container(OmegaConf.masked_copy(config, list(chosen)), resolve=True)
@@ -166,14 +182,7 @@ def write_record(folder: Path, config: DictConfig, records: dict[str, list[Recor
     means = {name: _mean([row[name] for row in rows]) for name in Record._fields}
     warning = _warning(rows)
     write_json(file, {**means, "warning": warning, "options": options, "images": images})
-    if warning:
-        print(f"sbflow: {warning}", file=sys.stderr)
-    parts = [f"{means['drift_evaluations']:g} network evaluations per result"]
-    for name in ("score", "held_out_score", "squared_distance"):
-        before, after = means[f"baseline_{name}"], means[name]
-        if before is not None and after is not None:
-            parts.append(f"{name.replace('_', ' ')} {before:.4g} -> {after:.4g}")
-    return "search: " + ", ".join(parts)
+    return means, warning
 
 
 def _earlier(file: Path, options: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from sbflow.command.device import find_device
 from sbflow.command.processes import Ranks, launched
 from sbflow.command.result_files import Task, plan_task
 from sbflow.command.run import load_run
-from sbflow.command.search import Record, Searcher, check_search, make_searcher, write_record
+from sbflow.command.search import Record, Searcher, check_search, make_searcher, save_record, write_record
 from sbflow.command.speculation import CountedSpeculation, describe
 from sbflow.data.images import image_size, read_image, write_image
 from sbflow.integrator import SpeculationInfo
@@ -164,7 +164,11 @@ def _translate_all(
             missing = {name for name in batch if config.overwrite or not task.exists(name)}
             read = dict(_read(task.source, batch, algorithm.event_shape, skipped)) if missing else {}
             if missing & read.keys():
-                for name, images in _translations(algorithm, read, config, searcher):
+                made = list(_translations(algorithm, read, config, searcher))
+                if searcher and ranks.rank == 0:
+                    # before the images: where they are, it is; other processes hand theirs over at the end
+                    save_record(task.destination, config, searcher.records)
+                for name, images in made:
                     if name in missing:
                         _write(task, name, images, config)
                         written += 1

@@ -10,6 +10,7 @@ from commands import sbflow
 from omegaconf import OmegaConf
 from PIL import Image
 
+from sbflow.command import translate as translation
 from sbflow.command.build import build
 from sbflow.metric.classifier import train_classifier
 
@@ -117,6 +118,35 @@ def test_a_search_is_recorded_and_its_bytes_do_not_depend_on_the_neighbours(run,
     (tmp_path / "one" / "3.png").unlink()
     assert translate(run, source / "3.png", tmp_path / "one", *options, "seed=0").code == 0
     assert bytes_of(tmp_path / "one")["3.png"] == images["3.png"] and record_of(tmp_path / "one") == record
+
+
+def test_a_search_that_is_stopped_leaves_the_record_of_its_images(run, source, tmp_path, monkeypatch):
+    options = (
+        "num_steps=5",
+        "batch_size=2",
+        "search=best_of_n",
+        "search.num_candidates=3",
+        "verifier=squared_distance",
+    )
+    assert translate(run, source, tmp_path / "all", *options).code == 0
+    write, written = translation._write, []
+
+    def stopped(task, name, *rest):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(name)
+        write(task, name, *rest)
+
+    monkeypatch.setattr(translation, "_write", stopped)
+    assert translate(run, source, tmp_path / "part", *options).code == 130
+    assert (
+        set(bytes_of(tmp_path / "part"))
+        <= set(record_of(tmp_path / "part")["images"])
+        < set(record_of(tmp_path / "all")["images"])
+    )
+    monkeypatch.undo()
+    assert translate(run, source, tmp_path / "part", *options).code == 0
+    assert record_of(tmp_path / "part") == record_of(tmp_path / "all")
 
 
 def test_every_sample_of_an_image_is_searched_on_its_own(run, source, plain, tmp_path):

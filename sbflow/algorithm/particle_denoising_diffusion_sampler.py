@@ -205,7 +205,10 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         self.prepare()
         with self.counted(self.training_evaluations):
             particles, path, *_ = self.draw(self.like(1, self.num_particles), generator, num_steps=None, trained=True)
-        self.scheme.follow(self._key(None, True), path, self.num_particles, self.coefficient)
+        # all processes go on along one grid
+        variance = self.trainer.strategy.reduce(path.increment_variance, reduce_op="mean")
+        seen = path._replace(increment_variance=variance)
+        self.scheme.follow(self._key(None, True), seen, self.num_particles, self.coefficient)
         self.pool, self.pool_step = Pool.of(particles, generator).seen_by(self.loss), self.global_step
         self.log_dict({"train/log_z": path.log_z[-1, 0].float(), "train/ess": path.ess[-1, 0].float()})
 

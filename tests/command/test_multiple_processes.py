@@ -203,6 +203,39 @@ def test_particle_samplers_train_on_pools_of_their_own(tmp_path):
     assert not (pools[0][:, None] == pools[1]).all(-1).any()
 
 
+ONLINE_GRIDS = """
+import sys, torch
+from lightning import Trainer
+from sbflow.algorithm import ParticleDenoisingDiffusionSampler
+from sbflow.data import ParticleData
+from sbflow.network import MLP
+from sbflow.process import OrnsteinUhlenbeck
+from sbflow.target import Mixture2D
+from sbflow.whitening import Standard
+
+module = ParticleDenoisingDiffusionSampler(
+    Mixture2D(), Standard(2.5), OrnsteinUhlenbeck(), MLP((2,), hidden=(8,)),
+    num_steps=8, num_particles=200, refinements=1, updates_per_refinement=30, time_grid="online",
+)
+quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", max_steps=module.max_steps, max_epochs=-1, **quiet)
+trainer.fit(module, ParticleData(module.target, refresh_every=10))
+torch.save(module.scheme.online.times, f"{sys.argv[1]}/{module.global_rank}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_all_processes_follow_one_grid_of_times(tmp_path):
+    (tmp_path / "train.py").write_text(ONLINE_GRIDS)
+    command = [sys.executable, tmp_path / "train.py", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    # their particles differ, so that grids of their own would too
+    assert first.equal(second) and len(first) == 9
+    assert not torch.allclose(first, torch.linspace(1, 0, 9, dtype=first.dtype))
+
+
 @pytest.mark.slow
 def test_weights_in_shards_are_trained_and_saved_whole(tmp_path):
     sharded = ("trainer=fsdp", *TWO, "trainer.precision=32", f"run_dir={tmp_path / 'run'}")

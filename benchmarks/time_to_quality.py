@@ -1,12 +1,13 @@
 """How long each way of training takes to find the bridge between two Gaussians, and how good it is in the end.
 
 python benchmarks/time_to_quality.py --ways online reuse_8 iterative ot_reuse_8 --seeds 0 1 2
-python benchmarks/time_to_quality.py --until 0.1 --pretrain-steps 100 300 1000
+python benchmarks/time_to_quality.py --until 0.1 --every 25 --pretrain-steps 100 200 600 --finetune-steps 600
 
 Measured while training, the clock stopped: the relative Frobenius error of the cross-covariance, the worse of both
 directions, at points and noises that come in pairs of opposite sign, so that a linear drift is measured without
 sampling error. ``seconds_to_10`` are processor seconds until it first falls below a tenth (interpolated), ``inf`` if it
-does not; with ``--until`` training ends there. ``floor`` is the time of the matrix products of the steps that were
+does not; with ``--until`` training ends there. The number behind a way is that of the steps of its rollouts, which is
+20 where none is given. ``floor`` is the time of the matrix products of the steps that were
 made, at the measured rate. Writes ``time_to_quality.csv`` and ``time_to_quality.png``.
 """
 
@@ -34,14 +35,20 @@ from sbflow.process import Brownian
 DIM, EPSILON, NUM_STEPS = 50, 1.0, 20
 WAYS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "online": dict,
+    "online_euler": lambda: {"method": "euler"},
+    "online_6": lambda: {"num_steps": 6},
+    "online_4": lambda: {"num_steps": 4},
+    "halves_4": lambda: {"coupling": Buffer(parts=2), "num_steps": 4},
     "reuse_4": lambda: {"coupling": Buffer(reuse=4)},
     "reuse_8": lambda: {"coupling": Buffer(reuse=8)},
     "reuse_16": lambda: {"coupling": Buffer(reuse=16)},
     "halves_reuse_2": lambda: {"coupling": Buffer(reuse=2, parts=2)},
     "halves_reuse_4": lambda: {"coupling": Buffer(reuse=4, parts=2)},
     "iterative": lambda: {"coupling": Iterative(size=10, alternate_every=100)},
+    "iterative_4": lambda: {"coupling": Iterative(size=10, alternate_every=100), "num_steps": 4},
     "reuse_8_short": lambda: {"coupling": Buffer(reuse=8), "num_steps": NUM_STEPS // 2},
     "ot": lambda: {"pretrain_coupling": MinibatchOT()},
+    "ot_4": lambda: {"pretrain_coupling": MinibatchOT(), "num_steps": 4},
     "ot_reuse_8": lambda: {"pretrain_coupling": MinibatchOT(), "coupling": Buffer(reuse=8)},
     "sinkhorn_reuse_8": lambda: {"pretrain_coupling": MinibatchOT(method="sinkhorn"), "coupling": Buffer(reuse=8)},
 }

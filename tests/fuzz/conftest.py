@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # FUZZ_EXAMPLES per test; another run draws others, and a failure prints what reproduces it
@@ -14,3 +15,8 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("fuzz")
+
+
+@pytest.fixture(autouse=True)
+def as_for_a_user(unchecked_types):
+    """Without the checks of shapes that tests have and users have not."""

@@ -4,8 +4,9 @@ python benchmarks/scaling_particles.py --repeats 3
 
 Processor seconds on the funnel, untrained, for a range of N, of K and of d, with the exponent of a fitted power law
 (1 is linear); and the peak memory of processes of their own, torch and all imports included: 2000 particles of the Cox
-process (d = 1600), and a million of the funnel. ``floor_mb`` is what the particles with their gradients and weights
-take, 8 d + 64 bytes each. Writes ``scaling_particles.csv`` and ``scaling_particles.png``.
+process (d = 1600), and a million of the funnel, at once and with calls of the density of at most 100 MB. ``floor_mb``
+is what the particles with their gradients and weights take, 8 d + 64 bytes each. Writes ``scaling_particles.csv`` and
+``scaling_particles.png``.
 """
 
 import argparse
@@ -33,21 +34,29 @@ class Run(NamedTuple):
     particles: int = 10_000
     steps: int = 16
     dim: int = 10
+    chunk_size: str | None = None
 
 
 RANGES = {
-    "particles": [2_000, 8_000, 32_000, 128_000],
+    # with fewer, the calls of the operations take the time and not the numbers
+    "particles": [8_000, 32_000, 128_000, 512_000],
     "steps": [8, 16, 32, 64],
     "dim": [10, 40, 160],
 }
-MEMORY = (Run("lgcp", 2000, 32, 1600), Run("funnel", 1_000_000, 16, 10))
+LARGE = (Run("lgcp", 2000, 32, 1600), Run("funnel", 1_000_000, 16, 10))
+MEMORY = (*LARGE, *(run._replace(chunk_size="100MB") for run in LARGE))
 
 
 def sampler(run: Run) -> ParticleDenoisingDiffusionSampler:
     """Untrained."""
     target, whitening = (LGCP(), Laplace()) if run.target == "lgcp" else (Funnel(dim=run.dim), Standard())
     module = ParticleDenoisingDiffusionSampler(
-        target, whitening, OrnsteinUhlenbeck(), num_particles=run.particles, num_steps=run.steps
+        target,
+        whitening,
+        OrnsteinUhlenbeck(),
+        num_particles=run.particles,
+        num_steps=run.steps,
+        chunk_size=run.chunk_size,
     )
     module.whiten()
     return module

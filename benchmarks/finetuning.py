@@ -3,8 +3,8 @@
 python benchmarks/finetuning.py --experiment sbf_glyphs --ways online halves_reuse_4 --seeds 0 1 2 --runs FOLDER
 
 For each seed ``sbflow train`` makes stage 1 alone, measured in both directions, and then every way goes on from its
-last checkpoint with as many steps. One row of ``finetuning.csv`` for each; runs that stand in ``--runs`` already are
-not made again. ``seconds`` are of the processor, the measurement included.
+last checkpoint with as many steps. One row of ``finetuning.csv`` for each; finished rows are skipped, and a stage 1
+that stands in ``--runs`` already is taken as it is. ``seconds`` are of the processor, the measurement included.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from omegaconf import OmegaConf
 TABLE = "finetuning.csv"
 BUFFER = "sbflow.coupling.Buffer"
 WAYS: dict[str, dict] = {
-    "online": {},
-    "online_euler": {"method": "euler"},
+    "online": {"coupling": "online"},
+    "online_euler": {"coupling": "online", "method": "euler"},
     "reuse_4": {"coupling": {"_target_": BUFFER, "reuse": 4}},
     "halves": {"coupling": {"_target_": BUFFER, "parts": 2}},
     "halves_reuse_4": {"coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4}},
@@ -39,13 +39,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--finetune-steps", type=int, help="of stage 2; by default those of the experiment")
     parser.add_argument("--runs", type=Path, required=True, help="where the run folders are kept")
-    parser.add_argument("--options", nargs="*", default=[], help="further options of sbflow train")
     args = parser.parse_args()
     done = {(row["experiment"], row["seed"], row["way"], row["finetune_steps"]) for row in read_rows(TABLE)}
     for seed in args.seeds:
         first = args.runs / f"{args.experiment}-{seed}"
         if not (first / "metrics.json").is_file():
-            options = [f"experiment={args.experiment}", f"seed={seed}", f"run_dir={first}", *args.options]
+            options = [f"experiment={args.experiment}", f"seed={seed}", f"run_dir={first}"]
             options += ["metric.directions=[forward,backward]", "++algorithm.finetune_steps=0"]
             spent = sbflow("train", *options)
             write_rows(TABLE, [row(args.experiment, seed, "stage 1", 0, spent, first)])
@@ -82,7 +81,8 @@ def branch(first: Path, folder: Path, options: dict) -> None:
     (folder / "checkpoints").mkdir(parents=True)
     shutil.copy(first / "checkpoints" / "last.ckpt", folder / "checkpoints" / "last.ckpt")
     config = OmegaConf.load(first / "config.yaml")
-    config.algorithm = OmegaConf.merge(config.algorithm, options)
+    # a coupling takes the place of the experiment's own, and is not merged into it
+    config.algorithm = {**config.algorithm, **options}
     config.run_dir = str(folder)
     OmegaConf.save(config, folder / "config.yaml")
 

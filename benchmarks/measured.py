@@ -12,7 +12,11 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def write_rows(name: str, rows: list[dict]) -> Path:
-    """Append rows to ``results/NAME``; columns are those of the first row ever written there."""
+    """Append rows to ``results/NAME``.
+
+    Raises:
+        ValueError: the file has other columns.
+    """
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / name
     origin = {
@@ -21,10 +25,12 @@ def write_rows(name: str, rows: list[dict]) -> Path:
         "commit": _commit(),
         "torch": torch.__version__,
     }
-    new = not file.exists()
+    columns, known = [*rows[0], *origin], read_rows(name)
+    if known and list(known[0]) != columns:
+        raise ValueError(f"{file} has the columns {list(known[0])}, not {columns}: move it away")
     with file.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=[*rows[0], *origin])
-        if new:
+        writer = csv.DictWriter(stream, fieldnames=columns)
+        if not known:
             writer.writeheader()
         writer.writerows(row | origin for row in rows)
     return file

@@ -6,9 +6,10 @@ python benchmarks/time_to_quality.py --until 0.1 --every 25 --pretrain-steps 100
 Measured while training, the clock stopped: the relative Frobenius error of the cross-covariance, the worse of both
 directions, at points and noises that come in pairs of opposite sign, so that a linear drift is measured without
 sampling error. ``seconds_to_10`` are processor seconds until it first falls below a tenth (interpolated), ``inf`` if it
-does not; with ``--until`` training ends there. The number behind a way is that of the steps of its rollouts, which is
-20 where none is given. ``floor`` is the time of the matrix products of the steps that were
-made, at the measured rate. Writes ``time_to_quality.csv`` and ``time_to_quality.png``.
+does not; with ``--until`` training ends there. Rollouts have 20 steps, or 4 or 6 where that stands behind
+``online``, ``halves``, ``iterative`` or ``ot``; behind ``reuse`` it is how often a pair is used. ``floor`` is the time
+of the matrix products of the steps that were made, at the measured rate. Writes ``time_to_quality.csv`` and
+``time_to_quality.png``.
 """
 
 import argparse

@@ -18,7 +18,7 @@ from sbflow.integrator import Coefficient
 from sbflow.loss import ScoreMatching
 from sbflow.potential import Guide, NeuralPotential, Potential
 from sbflow.process import OrnsteinUhlenbeck
-from sbflow.smc import GuidedDenoising, Hmc, Ladder, SamplingError, Scheme, log_mean_exp
+from sbflow.smc import GuidedDenoising, Hmc, Ladder, SamplingError, Scheme, SMCPath, log_mean_exp
 from sbflow.smc.bound import upper_bounds
 from sbflow.target import Target
 from sbflow.tensor import seeded_generator
@@ -205,12 +205,17 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         self.prepare()
         with self.counted(self.training_evaluations):
             particles, path, *_ = self.draw(self.like(1, self.num_particles), generator, num_steps=None, trained=True)
-        # all processes go on along one grid
-        variance = self.trainer.strategy.reduce(path.increment_variance, reduce_op="mean")
-        seen = path._replace(increment_variance=variance)
-        self.scheme.follow(self._key(None, True), seen, self.num_particles, self.coefficient)
+        if self.scheme.time_grid == "online":
+            self._follow(path)
         self.pool, self.pool_step = Pool.of(particles, generator).seen_by(self.loss), self.global_step
         self.log_dict({"train/log_z": path.log_z[-1, 0].float(), "train/ess": path.ess[-1, 0].float()})
+
+    def _follow(self, path: SMCPath) -> None:
+        """Let all processes go on along one grid, which what each has seen makes."""
+        seen = self.all_gather(path.increment_variance).reshape(-1, *path.increment_variance.shape)
+        path = path._replace(increment_variance=torch.cat(tuple(seen), -1))
+        num_particles = self.num_particles * len(seen)
+        self.scheme.follow(self._key(None, True), path, num_particles, self.coefficient)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step of score matching on the pool."""

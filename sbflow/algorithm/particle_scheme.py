@@ -190,7 +190,7 @@ class ParticleScheme(nn.Module):
         return tune_times(kernel, pilot, num_steps, cost=cost, generator=generator, **self.options)
 
     def follow(self, key: Key, path: SMCPath, num_particles: int, coefficient: Coefficient) -> None:
-        """With ``time_grid="online"``, learn from a run of training; the next one goes on the grid that comes out.
+        """Learn from a run of training; the next one goes on the grid that comes out (``time_grid="online"``).
 
         Args:
             key: what the run was made with.
@@ -198,8 +198,6 @@ class ParticleScheme(nn.Module):
             num_particles: its particles.
             coefficient: of its kernel.
         """
-        if self.time_grid != "online":
-            return
         times = self.ladders[key].times
         self.online = self.grids[key] = follow(times, path, self.time_rate, num_particles, coefficient)
         self.ladders[key] = self.ladders[key]._replace(times=self.online.times)

@@ -175,9 +175,9 @@ def save_record(
     chosen = ("checkpoint", "direction", "num_steps", "last_noise", "seed", "search", "verifier", "held_out")
     options = OmegaConf.to_container(OmegaConf.masked_copy(config, list(chosen)), resolve=True)
     file = folder / "search.json"
-    images = _earlier(file, options) | {
-        name: [record._asdict() for record in rows] for name, rows in sorted(records.items())
-    }
+    images = _earlier(file, options) | {name: [record._asdict() for record in rows] for name, rows in records.items()}
+    # whatever the order in which processes and earlier calls came to them
+    images = dict(sorted(images.items()))
     rows = [row for results in images.values() for row in results]
     means = {name: _mean([row[name] for row in rows]) for name in Record._fields}
     warning = _warning(rows)

@@ -166,7 +166,7 @@ def _translate_all(
             if missing & read.keys():
                 made = list(_translations(algorithm, read, config, searcher))
                 if searcher and ranks.rank == 0:
-                    # before the images: where they are, it is; other processes hand theirs over at the end
+                    # before the images: where they are, it is; the other processes hand theirs over at the end alone
                     save_record(task.destination, config, searcher.records)
                 for name, images in made:
                     if name in missing:

@@ -41,7 +41,10 @@ class Coupling(abc.ABC):
         return step == 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to go on exactly: plain data and tensors."""
+        """What a resumed run needs to go on exactly, beyond what the coupling was made with: plain data and tensors.
+
+        Before its first step there is nothing: a run that is resumed between the stages does not ask for it.
+        """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

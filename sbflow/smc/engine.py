@@ -5,6 +5,7 @@ At level (t, e) the particles follow :math:`\hat g_t^e N(0, I)`, up to its const
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sbflow.smc.guided import WeightedKernel
-from sbflow.smc.memory import check_chunk_size, in_pieces
+from sbflow.smc.memory import Pieces, check_chunk_size
 from sbflow.smc.moves import Hmc
 from sbflow.smc.particles import Field, Particles, SamplingError, SMCPath, effective_sample_size
 from sbflow.smc.resampling import Resampling, systematic
@@ -68,9 +69,13 @@ class Engine:
         if self.moves is not None and not self.kernel.tempers:
             raise ValueError(f"moves need the density at every level, which a {type(self.kernel).__name__} has not")
 
+    @cached_property
+    def _pieces(self) -> Pieces:
+        return Pieces(self.chunk_size)
+
     def evaluate(self, x: Float[Tensor, "r n d"], t: Tensor) -> Field:
         """Potential at the positions, in pieces as ``chunk_size`` says."""
-        pieces = in_pieces(lambda piece: self._field(piece, t), x.flatten(0, 1), self.chunk_size)
+        pieces = self._pieces(lambda piece: self._field(piece, t), x.flatten(0, 1))
         return Field(
             *(torch.cat(parts).reshape(*x.shape[:2], *parts[0].shape[1:]) for parts in zip(*pieces, strict=True))
         )

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,11 +22,12 @@ def write(evidence: Evidence, folder: Path) -> None:
     values = {entry.name: getattr(evidence, entry.name) for entry in fields(evidence)}
     tensors = {name: value.cpu() for name, value in values.items() if isinstance(value, Tensor)}
     parameters = {name: value.cpu() for name, value in evidence.parameters.items()}
-    with replacing(folder / TENSORS) as handle:
-        torch.save(tensors | {"parameters": parameters}, handle)
-    # last: where it is, everything is
-    with replacing(folder / NUMBERS) as handle:
-        handle.write((json.dumps(evidence.summary(), indent=2) + "\n").encode())
+    # both are on the disk before either takes its place, the numbers last: where they are, everything is
+    with replacing(folder / NUMBERS) as numbers, replacing(folder / TENSORS) as samples:
+        numbers.write((json.dumps(evidence.summary(), indent=2) + "\n").encode())
+        numbers.flush()
+        os.fsync(numbers.fileno())
+        torch.save(tensors | {"parameters": parameters}, samples)
 
 
 def read(folder: Path) -> Evidence:

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["check_chunk_size", "in_pieces", "memory_bytes"]
+__all__ = ["Pieces", "check_chunk_size", "memory_bytes"]
 
 Result = TypeVar("Result")
 
 UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9}
-PROBES = 1, 8
+# the larger one first: what a first call alone makes is then counted as if every point made it
+PROBES = 8, 1
 
 
 def check_chunk_size(chunk_size: int | str | None) -> None:
@@ -26,8 +27,8 @@ def check_chunk_size(chunk_size: int | str | None) -> None:
     """
     if isinstance(chunk_size, str):
         memory_bytes(chunk_size)
-    elif chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size must be null, at least 1 or a memory such as '2GB', got {chunk_size}")
+    elif chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+        raise ValueError(f"chunk_size must be null, a number from 1 on or a memory such as '2GB', got {chunk_size}")
 
 
 def memory_bytes(memory: str) -> int:
@@ -39,42 +40,62 @@ def memory_bytes(memory: str) -> int:
     Raises:
         ValueError: it is not a number with kB, MB or GB.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(kB|MB|GB)\s*", memory)
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(kB|MB|GB)\s*", memory)
     if match is None or float(match[1]) == 0:
-        raise ValueError(f"chunk_size must be null, at least 1 or a memory such as '2GB', got {memory!r}")
+        raise ValueError(f"chunk_size must be null, a number from 1 on or a memory such as '2GB', got {memory!r}")
     return int(float(match[1]) * UNITS[match[2]])
 
 
-def in_pieces(call: Callable[[Tensor], Result], x: Float[Tensor, "n d"], chunk_size: int | str | None) -> list[Result]:
-    """Results of a function on pieces of the points, in order; each point is in one piece.
+class Pieces:
+    """Calls of a function on pieces of its points, in order; each point is in one piece.
 
-    Within a memory, the first call takes 1 point and the second 8 (9 points or fewer go at once). All that their tensor
-    operations make is counted as if nothing of it were freed, so the true peak of a later call lies below the memory;
-    what is made outside of torch, by NumPy say, is not seen.
+    Within a memory, the first time with enough points begins with two small calls, and what their tensor operations
+    make is counted as if nothing of it were freed. Later calls are sized by it. Not seen is what an operation needs
+    inside of itself, and what is made outside of torch, by NumPy say.
 
     Args:
-        call: the function, of memory linear in the number of points.
-        x: points.
-        chunk_size: points of a piece, or the memory that a call may take (``"500MB"``); None is one piece.
+        chunk_size: points of a piece, or the memory of a call (``"500MB"``); None is one piece.
 
     Raises:
-        ValueError: the memory does not hold a call with one point.
+        ValueError: it is neither.
     """
-    if not isinstance(chunk_size, str):
-        return [call(piece) for piece in torch.split(x, chunk_size or len(x))]
-    if len(x) <= sum(PROBES):
-        return [call(x)]
-    results, counts = [], []
-    *probes, rest = x.split((*PROBES, len(x) - sum(PROBES)))
-    for probe in probes:
-        with AllocatedBytes() as allocated:
-            results.append(call(probe))
-        counts.append(allocated.count)
-    each = max(1.0, (counts[1] - counts[0]) / (PROBES[1] - PROBES[0]))
-    size = (memory_bytes(chunk_size) - max(0.0, counts[0] - each)) // each
-    if size < 1:
-        raise ValueError(f"chunk_size={chunk_size} is too little: one point takes up to {counts[0] / 1e6:.3g} MB")
-    return results + [call(piece) for piece in torch.split(rest, int(size))]
+
+    def __init__(self, chunk_size: int | str | None) -> None:
+        check_chunk_size(chunk_size)
+        self.chunk_size = chunk_size
+        self.size: int | None = None if isinstance(chunk_size, str) else chunk_size
+
+    def __call__(self, call: Callable[[Tensor], Result], x: Float[Tensor, "n d"]) -> list[Result]:
+        """Results on the pieces.
+
+        Args:
+            call: the function, of memory linear in the number of points.
+            x: points.
+
+        Raises:
+            ValueError: the memory does not hold a call with one point.
+        """
+        begun: list[Result] = []
+        if isinstance(self.chunk_size, str) and self.size is None:
+            if len(x) <= sum(PROBES):
+                return [call(x)]
+            *probes, x = x.split((*PROBES, len(x) - sum(PROBES)))
+            begun = self._measure(call, probes, memory_bytes(self.chunk_size))
+        return begun + [call(piece) for piece in torch.split(x, self.size or max(1, len(x)))]
+
+    def _measure(self, call: Callable[[Tensor], Result], probes: list[Tensor], memory: int) -> list[Result]:
+        """Results on the probes, whose memory gives the size of all further pieces."""
+        results, counts = [], []
+        for probe in probes:
+            with AllocatedBytes() as allocated:
+                results.append(call(probe))
+            counts.append(allocated.count)
+        each = max(1.0, (counts[0] - counts[1]) / (PROBES[0] - PROBES[1]))
+        size = (memory - max(0.0, counts[1] - each)) // each
+        if size < 1:
+            raise ValueError(f"chunk_size={self.chunk_size} is too little: one point takes up to {each / 1e6:.3g} MB")
+        self.size = int(size)
+        return results
 
 
 class AllocatedBytes(TorchDispatchMode):

@@ -182,8 +182,11 @@ def test_a_density_that_is_nan_for_some_particles_is_counted_and_survives():
         ({"time_rate": 0.0}, "time_rate must lie in .0, 1., got 0.0"),
         ({"tempering": 0.5}, "tempering needs moves"),
         ({"tempering": 2.0, "moves": "mala"}, "tempering must be null or lie in"),
-        ({"chunk_size": 0}, "chunk_size must be null, at least 1 or a memory such as '2GB', got 0"),
-        ({"chunk_size": "2 gigabytes"}, "chunk_size must be null, at least 1 or a memory such as '2GB', got '2 giga"),
+        ({"chunk_size": 0}, "chunk_size must be null, a number from 1 on or a memory such as '2GB', got 0"),
+        (
+            {"chunk_size": "2 gigabytes"},
+            "chunk_size must be null, a number from 1 on or a memory such as '2GB', got '2 giga",
+        ),
         ({"loss": "mse"}, "loss must be one of novel, denoising, target, fisher or a function, got 'mse'"),
     ],
 )

@@ -105,15 +105,19 @@ def test_evidence_survives_the_folder(tmp_path):
     assert loaded.whitening_cost == smc.Cost(5, 4)
 
 
-def test_a_full_disk_is_named_and_leaves_the_estimate_of_before(tmp_path, monkeypatch):
+@pytest.mark.parametrize("room_for", [0, 1])
+def test_a_full_disk_is_named_and_leaves_the_estimate_of_before(tmp_path, monkeypatch, room_for):
     before = evidence(1)
     before.save(tmp_path)
+    written = []
 
     def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(1)
+        if len(written) > room_for:
+            raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match=r"samples\.pt: No space left on device; the file from before is untouched"):
+    with pytest.raises(OSError, match=r"No space left on device; the file from before is untouched"):
         evidence(2).save(tmp_path)
     assert smc.Evidence.load(tmp_path).summary() == before.summary()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["evidence.json", "samples.pt"]

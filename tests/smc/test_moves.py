@@ -152,7 +152,7 @@ def test_rows_without_moves_have_no_acceptance():
         ),
         ({"exponents": torch.tensor([0.5, 0.5, 1.0])}, "exponents must be positive, increase and end at 1"),
         ({"exponents": torch.tensor([0.5])}, "exponents must be positive, increase and end at 1"),
-        ({"chunk_size": 0}, "chunk_size must be null, at least 1 or a memory such as '2GB', got 0"),
+        ({"chunk_size": 0}, "chunk_size must be null, a number from 1 on or a memory such as '2GB', got 0"),
     ],
 )
 def test_impossible_options_are_refused(options, message):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from assertions import assert_mean_close
 from problems import GAUSSIAN, MIXTURE, Components, MixtureDensity
+from problems_targets import needs_data
 
 from sbflow import smc
 from sbflow.algorithm import ParticleDenoisingDiffusionSampler
@@ -160,8 +161,10 @@ def test_impossible_options_are_refused(options, message):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [8, 16])
-@pytest.mark.parametrize("target", [Sonar(), Ionosphere()], ids=["sonar", "ionosphere"])
-def test_pilots_lower_the_spread_for_the_naive_potential_of_a_posterior(target, num_steps):
+@pytest.mark.parametrize("posterior", [Sonar, Ionosphere])
+@needs_data
+def test_pilots_lower_the_spread_for_the_naive_potential_of_a_posterior(posterior, num_steps):
+    target = posterior()
     settings = {"num_steps": num_steps, "num_particles": 500, "coefficient": "tweedie"}
     sums = []
     for time_grid in ("uniform", "adaptive"):

@@ -92,8 +92,10 @@ def read_config(folder: Path, *, option: str) -> DictConfig:
         raise FileNotFoundError(f"{option}={folder}: no config.yaml in {folder}; is it a run folder?")
     try:
         config = OmegaConf.load(file)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-        raise ValueError(f"{option}={folder}: {file} is not readable YAML ({str(error).splitlines()[0]})") from error
+        # what refers to nothing is found here, and not where it is used
+        OmegaConf.resolve(config)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{option}={folder}: {file} is not a readable config ({str(error).splitlines()[0]})") from error
     if not isinstance(config, DictConfig) or config.get("algorithm") is None:
         raise ValueError(f"{option}={folder}: {file} is not a config of sbflow train")
     algorithm = config.algorithm

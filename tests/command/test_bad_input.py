@@ -131,7 +131,9 @@ BAD = {
     ("evaluate", "checkpoint=text"): ("text",),
     ("evaluate", "checkpoint=garbage"): ("cannot load checkpoint", "last.ckpt"),
     ("evaluate", "checkpoint=list"): ("config.yaml", "not a config"),
-    ("evaluate", "checkpoint=binary"): ("config.yaml", "YAML"),
+    ("evaluate", "checkpoint=binary"): ("config.yaml", "not a readable config"),
+    ("evaluate", "checkpoint=dangling"): ("config.yaml", "Interpolation key 'b' not found"),
+    ("evaluate", "checkpoint=circular"): ("config.yaml", "not a readable config"),
     ("sample", "checkpoint=bridge"): ("checkpoint=bridge", "cannot estimate"),
     ("sample", "target=sonar"): ("SBFLOW_DATA",),
     ("train", "experiment=sbf_folders", "data.folder0=pictures", "data.folder1=empty"): ("folder1",),
@@ -159,6 +161,8 @@ def workplace(tmp_path_factory):
     _bridge(folder / "bridge")
     for name, config in (
         ("list", "- 1\n"),
+        ("dangling", "algorithm:\n  network: ${b}\n"),
+        ("circular", "algorithm:\n  network: ${algorithm.network}\n"),
         ("binary", "\x00\x01: {"),
         ("garbage", (folder / "bridge/config.yaml").read_text()),
     ):

@@ -112,7 +112,8 @@ def main() -> None:
         # kilobytes on Linux
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
         return
-    rows = [line for axis in RANGES for line in timed(axis, arguments.repeats)] + peaks(MEMORY)
+    # first: a process begins with the peak of the one that starts it
+    rows = peaks(MEMORY) + [line for axis in RANGES for line in timed(axis, arguments.repeats)]
     print(*rows, sep="\n")
     print(write_rows("scaling_particles.csv", rows))
     draw(rows)

@@ -58,7 +58,7 @@ PROBLEMS = {
     "sonar": Problem(Sonar, 16, FullRank(), {"updates_per_refinement": 1500}),
     "ionosphere": Problem(Ionosphere, 16, FullRank(), {"updates_per_refinement": 1500}),
     "brownian": Problem(Brownian, 16, FullRank(), {"updates_per_refinement": 1500}),
-    "lgcp": Problem(LGCP, 32, Laplace(), {"updates_per_refinement": 500, "coefficient": "exponential"}),
+    "lgcp": Problem(LGCP, 32, Laplace(), {"updates_per_refinement": 500}),
     "funnel": Problem(Funnel, 64, Standard(1.5), FUNNEL),
     "mixture_2d": Problem(Mixture2D, 16, Standard(2.5), {"updates_per_refinement": 2000}),
     "gmm40": Problem(GMM40, 16, Standard(25.0), {"updates_per_refinement": 1500}),

@@ -56,7 +56,7 @@ class GeometricSampler(EvidenceSampler):
         *,
         num_steps: int | None = None,
         num_particles: int | None = None,
-        coefficient: Coefficient = "lambda",
+        coefficient: Coefficient = "exponential",
         speed: float = 1.0,
         ess_threshold: float = 0.3,
         resampling: Scheme = "systematic",

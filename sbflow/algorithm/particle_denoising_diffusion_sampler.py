@@ -88,7 +88,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         loss: LossName | ScoreMatching = "fisher",
         ess_threshold: float = 0.3,
         resampling: Scheme = "systematic",
-        coefficient: Coefficient = "lambda",
+        coefficient: Coefficient = "exponential",
         moves: Moves | Hmc | None = None,
         num_moves: int = 1,
         waste_free: bool = False,

@@ -78,7 +78,7 @@ class GuidedDenoising:
         self,
         process: OrnsteinUhlenbeck,
         potential: Potential,
-        coefficient: Coefficient = "lambda",
+        coefficient: Coefficient = "exponential",
         *,
         reach: float = 5.0,
         speed: float = 1.0,

@@ -99,7 +99,8 @@ def main() -> None:
     roll = bridge_roll(flow.ema.module, flow.process, num_steps=args.num_steps, last_noise=flow.last_noise)
     test = data.split("test").x0
     x = test[torch.randperm(len(test), generator=torch.Generator().manual_seed(args.seed))[: args.inputs]]
-    write_rows(args.output, [row for label in args.labels for row in measure(roll, x, label, classifiers, args)])
+    for label in args.labels:
+        write_rows(args.output, measure(roll, x, label, classifiers, args))
 
 
 if __name__ == "__main__":

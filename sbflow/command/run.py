@@ -95,7 +95,9 @@ def read_config(folder: Path, *, option: str) -> DictConfig:
         # what refers to nothing is found here, and not where it is used
         OmegaConf.resolve(config)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{option}={folder}: {file} is not a readable config ({str(error).splitlines()[0]})") from error
+        raise ValueError(
+            f"{option}={folder}: {file} is not a readable config ({str(error).splitlines()[0]})"
+        ) from error
     if not isinstance(config, DictConfig) or config.get("algorithm") is None:
         raise ValueError(f"{option}={folder}: {file} is not a config of sbflow train")
     algorithm = config.algorithm

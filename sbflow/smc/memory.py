@@ -79,7 +79,7 @@ class Pieces:
         if isinstance(self.chunk_size, str) and self.size is None:
             if len(x) <= sum(PROBES):
                 return [call(x)]
-            *probes, x = x.split((*PROBES, len(x) - sum(PROBES)))
+            *probes, x = torch.split(x, [*PROBES, len(x) - sum(PROBES)])
             begun = self._measure(call, probes, memory_bytes(self.chunk_size))
         return begun + [call(piece) for piece in torch.split(x, self.size or max(1, len(x)))]
 
@@ -98,14 +98,14 @@ class Pieces:
         return results
 
 
-class AllocatedBytes(TorchDispatchMode):
+class AllocatedBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all tensors that operations make; views make none."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation, and add what it made."""
         result = func(*args, **(kwargs or {}))
         known = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if _has_storage(leaf)}

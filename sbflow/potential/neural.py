@@ -53,6 +53,9 @@ class NeuralPotential(Potential):
     The gate closes at t = 0, where the potential is therefore exact whatever was learned, and training starts at the
     naive potential. The scalar is parametrised and then differentiated: weights need its value, proposals its gradient.
 
+    The factor 1 − r is kept from being negative (our change): far out in steep targets log g_naive is −10⁴, and a gate
+    learned a little above 1 would make it a reward that draws all particles there.
+
     Args:
         naive: potential to start from, exact at t = 0.
         guide: the trained part.
@@ -79,7 +82,7 @@ class NeuralPotential(Potential):
         inner_grad, inner = torch.func.grad(total, has_aux=True)(z)
         log_g, grad = self.naive.log_g_and_grad(z, t)
         gate = self.guide.gate(level)
-        gate_z = gate[:, None]
-        # outside the support the gate may not turn −inf into +inf
-        value = torch.where(log_g == -torch.inf, log_g, gate * inner + (1 - gate) * log_g)
-        return value, gate_z * inner_grad + (1 - gate_z) * grad
+        rest = (1 - gate).clamp(min=0)
+        # outside the support a factor of 0 may not make a number of −inf
+        value = torch.where(log_g == -torch.inf, log_g, gate * inner + rest * log_g)
+        return value, gate[:, None] * inner_grad + rest[:, None] * grad

@@ -6,6 +6,7 @@ from sbflow.loss import Novel
 from sbflow.network import MLP
 from sbflow.potential import Guide, NaivePotential, NeuralPotential
 from sbflow.process import Cosine, OrnsteinUhlenbeck
+from sbflow.target import CallableTarget
 
 PROCESS = OrnsteinUhlenbeck(Cosine())
 TIMES = torch.tensor([0.0, 0.01, 0.3, 0.7, 1.0], dtype=torch.float64)
@@ -108,6 +109,24 @@ def test_the_loss_reaches_every_parameter_of_the_guide():
         if parameter.grad is None or not parameter.grad.any()
     ]
     assert not unreached
+
+
+@pytest.mark.parametrize(("gate", "share"), [(-0.5, 1.5), (0.25, 0.75), (1.01, 0.0), (2.0, 0.0)])
+def test_the_naive_part_is_never_rewarded_for_what_it_forbids(gate, share):
+    steep = NaivePotential(CallableTarget(lambda x: -1e6 * x.square().sum(1), 2), PROCESS)
+    guide = Guide(MLP((2,), hidden=(8,)))
+    with torch.no_grad():
+        for parameter in guide.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+        t = torch.tensor(0.5)
+        level = PROCESS.noise_level(t).reshape(1)
+        guide.scale[-1].weight.mul_(gate / guide.gate(level))
+        z = torch.randn(20, 2, generator=torch.Generator().manual_seed(1))
+        value, grad = NeuralPotential(steep, guide).log_g_and_grad(z, t)
+        naive, _ = steep.log_g_and_grad(z, t)
+        rest = value - gate * guide(z, level)
+    assert torch.allclose(rest, share * naive, rtol=1e-4, atol=1e-4)
+    assert torch.isfinite(grad).all() and ((grad.norm(dim=1) > 1e3) == (share > 0)).all()
 
 
 def test_the_very_first_update_already_moves_the_gate():

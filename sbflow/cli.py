@@ -55,12 +55,23 @@ def main() -> None:
 def _run(name: str) -> None:
     import hydra
 
+    composed = False
+
     def command(config: Any) -> Any:
+        nonlocal composed
+        composed = True
         # torch is imported only once the command line is known to be sound; errors are reported in here, as Hydra
         # would print a line of its own before passing them on
         return _report(name, lambda: getattr(import_module(f"sbflow.command.{name}"), name)(config))
 
-    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(command)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)(command)()
+    except (TypeError, AttributeError, KeyError, IndexError, AssertionError) as error:
+        if composed:
+            raise
+        # Hydra stumbles in its own code over some values of a group
+        reason = "a group takes the name of a part, or a list of names"
+        raise ValueError(f"the options cannot be put together: {reason} ({error})") from error
 
 
 def _additive(name: str, argument: str) -> str:

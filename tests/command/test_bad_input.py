@@ -127,6 +127,8 @@ BAD = {
         "num_samples",
     ),
     ("translate", "checkpoint=x", "input=pictures", "output=b", "device=tpu9"): ("device=tpu9", "auto"),
+    ("train", "algorithm=[0]"): ("a group takes the name of a part",),
+    ("train", "network=[[]]"): ("a group takes the name of a part",),
     # files that are something else
     ("evaluate", "checkpoint=text"): ("text",),
     ("evaluate", "checkpoint=garbage"): ("cannot load checkpoint", "last.ckpt"),

@@ -30,7 +30,7 @@ CHECKPOINT_KEY = "particle_denoising_diffusion_sampler"
 PILOT_RUNS, PILOT_PARTICLES = 10, 2000
 NEGLIGIBLE = 1e-4  # nats
 # last keys of the random streams; a key that ends in 0 would hash as if the 0 were not there
-HAND_OVER_STREAM, TRAINING_STREAM, POOL_STREAM, BOUND_STREAM, CEILING_STREAM = 1, 5, 6, 7, 8
+HAND_OVER_STREAM, TRAINING_STREAM, POOL_STREAM, BOUND_STREAM = 1, 5, 6, 7
 
 
 class ParticleDenoisingDiffusionSampler(EvidenceSampler):
@@ -259,12 +259,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
 
     @torch.no_grad()
     def _hand_over(self) -> None:
-        """Bound the average, and keep it as the guide that draws if a pilot run finds it better than the one before."""
-        if self.pool is not None:
-            self.ema.module.bound(self.pool.x, self._generator(CEILING_STREAM))
-            # one guide for all processes
-            ceiling = self.ema.module.ceiling
-            ceiling.copy_(self.all_gather(ceiling).reshape(-1, len(ceiling)).amax(0))
+        """Keep the average as the guide that draws, if a pilot run finds it better than the one before."""
         before, after = self._pilot(self._potential(True)), self._pilot(self.potential(self.ema.module.eval()))
         # both estimates of Z are unbiased, so the higher one misses less: it is the reference for both
         reference = max(float(log_mean_exp(before)), float(log_mean_exp(after)))

@@ -1,28 +1,19 @@
 """The learned potential."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sbflow.potential.base import Potential
 from sbflow.potential.naive import NaivePotential
-from sbflow.tensor import randn_like
 
 __all__ = ["Guide", "NeuralPotential"]
-
-NUM_LEVELS = 65
 
 
 class Guide(nn.Module):
     """The trained part of the potential: a field N(z, λ) and a gate r(λ) with r(0) = 0.
 
     Both depend on the noise level λ and not on the time, so that a trained guide serves any grid of times.
-
-    Where no particle of the training came by, a network says anything, and one particle that is promised much draws all
-    others after it. So no value exceeds the largest that the noised target itself has at that level, once `bound` has
-    looked at samples of it (our addition).
 
     Args:
         network: field with the network contract, output zero at initialisation.
@@ -31,14 +22,12 @@ class Guide(nn.Module):
     """
 
     frequencies: Tensor
-    ceiling: Tensor
 
     def __init__(self, network: nn.Module, *, num_features: int = 64, hidden: int = 64) -> None:
         super().__init__()
         self.network = network
         # frequencies up to 100 with a learned phase, as Phillips et al. 2024
         self.register_buffer("frequencies", torch.linspace(0.1, 100, num_features))
-        self.register_buffer("ceiling", torch.full((NUM_LEVELS,), torch.inf))
         self.phase = nn.Parameter(torch.zeros(num_features))
         last = nn.Linear(hidden, 1, bias=False)
         for parameter in last.parameters():
@@ -50,29 +39,8 @@ class Guide(nn.Module):
         return (self._scale(level) - self._scale(torch.zeros_like(level))).squeeze(-1)
 
     def forward(self, z: Float[Tensor, "n d"], level: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
-        """⟨N(z, λ), z⟩ below the ceiling, with one λ per particle ``[n]`` or one for all ``[1]``."""
-        below = (level * (NUM_LEVELS - 1)).long().clamp(0, NUM_LEVELS - 2)
-        ceiling = torch.maximum(self.ceiling[below], self.ceiling[below + 1]).to(z.dtype)
-        return torch.minimum((self.network(z, level) * z).sum(-1), ceiling)
-
-    @torch.no_grad()
-    def bound(self, x: Float[Tensor, "n d"], generator: torch.Generator | None = None) -> None:
-        """Set the ceiling at each level to the largest value at samples of the target that are noised to it.
-
-        Args:
-            x: samples of the target in whitened coordinates.
-            generator: source of the noise.
-        """
-        self.ceiling.fill_(torch.inf)
-        levels = torch.linspace(0, 1, NUM_LEVELS, dtype=x.dtype, device=x.device)
-        noised = ((1 - level).sqrt() * x + level.sqrt() * randn_like(x, generator) for level in levels)
-        values = [self(z, level.reshape(1)).max() for z, level in zip(noised, levels, strict=True)]
-        self.ceiling.copy_(torch.stack(values))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # checkpoints of before have none
-        state_dict.setdefault(f"{prefix}ceiling", torch.full_like(self.ceiling, torch.inf))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        """⟨N(z, λ), z⟩, with one λ per particle ``[n]`` or one for all ``[1]``."""
+        return (self.network(z, level) * z).sum(-1)
 
     def _scale(self, level: Float[Tensor, " m"]) -> Float[Tensor, "m 1"]:
         angles = level[:, None] * self.frequencies + self.phase

@@ -27,7 +27,8 @@ from sbflow.whitening import Whitening
 __all__ = ["ParticleDenoisingDiffusionSampler"]
 
 CHECKPOINT_KEY = "particle_denoising_diffusion_sampler"
-PILOT_RUNS, PILOT_PARTICLES = 10, 2000
+# as many particles as a run has, up to a bound: one that a potential promises too much spoils its run, and is rare
+PILOT_RUNS, PILOT_PARTICLES = 10, 10_000
 NEGLIGIBLE = 1e-4  # nats
 # last keys of the random streams; a key that ends in 0 would hash as if the 0 were not there
 HAND_OVER_STREAM, TRAINING_STREAM, POOL_STREAM, BOUND_STREAM = 1, 5, 6, 7

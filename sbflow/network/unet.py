@@ -32,6 +32,9 @@ class UNet(nn.Module):
         dropout: probability with which a channel's pixel is dropped inside a residual block while training.
         checkpointing: recompute each block in the backward pass instead of keeping its activations: about a third more
             time for a fraction of the memory.
+        patch_size: side of the squares of pixels that enter and leave as channels of one pixel. With 2, a quarter of
+            the finest level's pixels: on a CPU three times the parameters for the same time, as convolutions of few
+            channels are slow (``benchmarks/unet_peak.py``). Resolutions of ``attention_levels`` are those after it.
         channels_last: memory layout of the activations; by default channels-last for float32 on a CPU, where the
             convolutions are faster with it (the group norms of other dtypes and devices are not).
 
@@ -52,16 +55,19 @@ class UNet(nn.Module):
         num_directions: int = 0,
         dropout: float = 0.0,
         checkpointing: bool = False,
+        patch_size: int = 1,
         channels_last: bool | None = None,
     ) -> None:
         super().__init__()
-        _check_architecture(event_shape, width, multipliers, num_blocks, dropout)
+        _check_architecture(event_shape, width, multipliers, num_blocks, dropout, patch_size)
         _check_attention([width * m for m in multipliers], attention_levels, head_width)
         self.checkpointing = checkpointing
         self.channels_last = channels_last
-        self.multiple = 2 ** (len(multipliers) - 1)
+        self.patch_size = patch_size
+        self.multiple = patch_size * 2 ** (len(multipliers) - 1)
+        patch_channels = event_shape[0] * patch_size**2
         self.embedding = ConditionEmbedding(embed_dim, num_directions=num_directions)
-        self.into = nn.Conv2d(event_shape[0], width, 3, padding=1)
+        self.into = nn.Conv2d(patch_channels, width, 3, padding=1)
         channels = [width * multiplier for multiplier in multipliers]
         finer = [width, *channels[:-1]]
         heads = [head_width if level in attention_levels else 0 for level in range(len(channels))]
@@ -76,7 +82,7 @@ class UNet(nn.Module):
         self.middle = _ResidualBlock(channels[-1], channels[-1], embed_dim, dropout, heads[-1])
         self.up = nn.ModuleList(level(i, 2 * channels[i], finer[i], down=False) for i in reversed(range(len(channels))))
         self.norm = _group_norm(width)
-        self.out = _zero_initialised(nn.Conv2d(width, event_shape[0], 3, padding=1))
+        self.out = _zero_initialised(nn.Conv2d(width, patch_channels, 3, padding=1))
 
     def forward(
         self, x: Float[Tensor, "n c h w"], t: Float[Tensor, " m"], direction: Tensor | None = None
@@ -85,7 +91,8 @@ class UNet(nn.Module):
         condition = nn.functional.silu(self.embedding(t, direction))
         height, width = x.shape[-2:]
         padded = nn.functional.pad(x, (0, -width % self.multiple, 0, -height % self.multiple))
-        h = self.into(padded.contiguous(memory_format=self._memory_format(x)))
+        patches = nn.functional.pixel_unshuffle(padded, self.patch_size)
+        h = self.into(patches.contiguous(memory_format=self._memory_format(x)))
         recompute = self.checkpointing and self.training
         skips = []
         for level in self.down:
@@ -94,7 +101,8 @@ class UNet(nn.Module):
         h = _apply(self.middle, h, condition, recompute)
         for level in self.up:
             h = level(torch.cat([h, skips.pop()], dim=1), condition, recompute)
-        return self.out(nn.functional.silu(self.norm(h)))[..., :height, :width]
+        patches = self.out(nn.functional.silu(self.norm(h)))
+        return nn.functional.pixel_shuffle(patches, self.patch_size)[..., :height, :width]
 
     def _memory_format(self, x: Tensor) -> torch.memory_format:
         plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
@@ -179,7 +187,12 @@ def _zero_initialised(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def _check_architecture(
-    event_shape: Sequence[int], width: int, multipliers: Sequence[int], num_blocks: int, dropout: float
+    event_shape: Sequence[int],
+    width: int,
+    multipliers: Sequence[int],
+    num_blocks: int,
+    dropout: float,
+    patch_size: int,
 ) -> None:
     if len(event_shape) != 3:
         raise ValueError(f"event_shape must be (channels, height, width), got {tuple(event_shape)}")
@@ -191,6 +204,8 @@ def _check_architecture(
         raise ValueError(f"num_blocks must be at least 1, got {num_blocks}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+    if patch_size < 1:
+        raise ValueError(f"patch_size must be at least 1, got {patch_size}")
 
 
 def _check_attention(channels: Sequence[int], levels: Sequence[int], head_width: int) -> None:

@@ -135,6 +135,7 @@ def test_a_unet_takes_any_height_and_width():
     [
         (lambda: UNet((16, 16)), r"event_shape must be \(channels, height, width\), got \(16, 16\)"),
         (lambda: UNet((1, 16, 16), width=12), "width must be a multiple of 8, got 12"),
+        (lambda: UNet((1, 16, 16), patch_size=0), "patch_size must be at least 1, got 0"),
         (lambda: UNet((1, 16, 16), width=0), "width"),
         (lambda: UNet((1, 16, 16), num_blocks=0), "num_blocks"),
         (lambda: UNet((1, 8, 8), multipliers=()), "multipliers must be at least one number"),

@@ -92,6 +92,23 @@ def test_checkpointing_computes_the_forward_pass_a_second_time():
     assert 1.1 < flops[True] / flops[False] < 4 / 3
 
 
+@pytest.mark.parametrize(("height", "width"), [(12, 10), (7, 13), (1, 1)])
+def test_a_network_of_patches_keeps_the_shape_of_any_image(height, width):
+    network = perturbed(patch_size=3, multipliers=(1, 2))
+    x = torch.randn(2, 2, height, width)
+    assert network(x, torch.rand(2), torch.tensor([0, 1])).shape == x.shape
+
+
+def test_a_patch_meets_the_field_as_the_channels_of_one_pixel():
+    network = perturbed(patch_size=2, multipliers=(1, 1))
+    bare = UNet((8, 6, 5), width=8, embed_dim=4, num_directions=2, multipliers=(1, 1))
+    bare.load_state_dict(network.state_dict())
+    x, t, direction = inputs()
+    pixels = torch.nn.functional.pixel_unshuffle(torch.nn.functional.pad(x, (0, 2)), 2)
+    expected = torch.nn.functional.pixel_shuffle(bare(pixels, t, direction), 2)[..., :10]
+    torch.testing.assert_close(network(x, t, direction), expected)
+
+
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_the_memory_layout_does_not_change_the_field(channels_last):
     default, chosen = (perturbed(channels_last=value).double() for value in (None, channels_last))

@@ -29,6 +29,8 @@ __all__ = ["ParticleDenoisingDiffusionSampler"]
 CHECKPOINT_KEY = "particle_denoising_diffusion_sampler"
 # as many particles as a run has, up to a bound: one that a potential promises too much spoils its run, and is rare
 PILOT_RUNS, PILOT_PARTICLES = 10, 10_000
+# numbers that the particles of the runs made at once hold at most: 160 MB in float32
+PILOT_SIZE = 40_000_000
 NEGLIGIBLE = 1e-4  # nats
 # last keys of the random streams; a key that ends in 0 would hash as if the 0 were not there
 HAND_OVER_STREAM, TRAINING_STREAM, POOL_STREAM, BOUND_STREAM = 1, 5, 6, 7
@@ -281,10 +283,13 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         # apart from every seed of `estimate`: were the guide chosen on the draws that are then reported, their Ẑ would
         # be biased; the same for both candidates, so that they differ by their guides alone
         generator = seeded_generator(int(self.ema.n_averaged), HAND_OVER_STREAM, device=self.device)
-        like = self.like(PILOT_RUNS, min(self.num_particles, PILOT_PARTICLES))
+        num_particles = min(self.num_particles, PILOT_PARTICLES)
+        at_once = max(1, PILOT_SIZE // (num_particles * self.target.dim))
         try:
             ladder, _ = self.scheme.tuned(self._kernel(potential), self.like(1, 1), self.num_steps)
-            return self._run(potential, like, ladder, generator).particles.log_z
+            sweeps = [min(at_once, PILOT_RUNS - done) for done in range(0, PILOT_RUNS, at_once)]
+            draws = (self._run(potential, self.like(runs, num_particles), ladder, generator) for runs in sweeps)
+            return torch.cat([draw.particles.log_z for draw in draws])
         except SamplingError:
             return torch.full((PILOT_RUNS,), -torch.inf, dtype=torch.float64, device=self.device)
 

@@ -268,3 +268,14 @@ def test_the_pilot_run_shares_no_draws_with_an_estimate():
     for seed in range(5):
         drawn = module.estimate(replicates=len(pilot), seed=seed, trained=False).log_z_replicates
         assert not torch.isclose(drawn, pilot).any()
+
+
+def test_pilot_runs_of_many_numbers_are_made_a_few_at_a_time(monkeypatch):
+    module = sampler(num_particles=30)
+    module.whiten()
+    sweeps = []
+    run = module._run
+    monkeypatch.setattr(module, "_run", lambda *given: sweeps.append(given[1].shape) or run(*given))
+    monkeypatch.setattr(f"{type(module).__module__}.PILOT_SIZE", 4 * 30 * 2 + 1)
+    assert module._pilot(module.potential(None)).isfinite().sum() == 10
+    assert sweeps == [(4, 30, 2), (4, 30, 2), (2, 30, 2)]

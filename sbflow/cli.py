@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from sbflow.command.heap import keep_freed_memory
 from sbflow.command.rank import first_process
 
 __all__ = ["COMMANDS", "config_dir", "main"]
@@ -44,6 +45,7 @@ def main() -> None:
     sys.argv[1:] = [_additive(name, argument) for argument in sys.argv[1:]]
     # otherwise Hydra prints several lines of its own and leaves with 1
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    keep_freed_memory()
     # part of the default name of a run folder: two runs may start in the same microsecond
     os.environ["SBFLOW_PROCESS"] = str(os.getpid())
     if any(argument.startswith("resume=") for argument in sys.argv[1:]) or not first_process():

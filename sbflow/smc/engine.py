@@ -268,5 +268,7 @@ def _flat(field: Field) -> Field:
 
 def _gather(values: Tensor, ancestors: Int[Tensor, "r m"]) -> Tensor:
     """Select along the particle axis."""
-    index = ancestors.reshape(ancestors.shape + (1,) * (values.ndim - 2))
-    return values.gather(1, index.expand(ancestors.shape + values.shape[2:]))
+    r, n = values.shape[:2]
+    # whole rows at once: several times faster than a gather of single numbers
+    rows = ancestors + n * torch.arange(r, device=ancestors.device)[:, None]
+    return values.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, ancestors.shape)

@@ -33,8 +33,9 @@ class Field(NamedTuple):
         """
         invalid = log_g.isnan() | (log_g == torch.inf)
         inside = ~invalid & (log_g > -torch.inf)
-        # a gradient is undefined outside the support, which is no fault of the density
-        usable = grad.isfinite().all(-1)
+        # a gradient is undefined outside the support, which is no fault of the density; 0 times what is not finite is
+        # NaN, and its sum is faster than a test of every number
+        usable = (0 * grad).sum(-1) == 0
         return cls(
             torch.where(inside, log_g, -torch.inf),
             torch.where((inside & usable)[..., None], grad, 0.0),

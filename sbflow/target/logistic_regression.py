@@ -16,7 +16,7 @@ from sbflow.target.dataset import read_csv
 
 __all__ = ["Ionosphere", "LogisticRegression", "Sonar", "design_matrix"]
 
-CACHED = 2**18
+CACHED = 2**17
 """Logits evaluated at once on a processor."""
 
 

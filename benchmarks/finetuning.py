@@ -26,9 +26,12 @@ WAYS: dict[str, dict] = {
     "reuse_4": {"coupling": {"_target_": BUFFER, "reuse": 4}},
     "halves": {"coupling": {"_target_": BUFFER, "parts": 2}},
     "halves_reuse_4": {"coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4}},
-    "halves_4": {"coupling": {"_target_": BUFFER, "parts": 2}, "num_steps": 4},
-    "halves_6": {"coupling": {"_target_": BUFFER, "parts": 2}, "num_steps": 6},
-    "halves_reuse_2_6": {"coupling": {"_target_": BUFFER, "parts": 2, "reuse": 2}, "num_steps": 6},
+    # half the rows a step: as many rows in all take twice the steps, each half as long
+    "halves_reuse_2_6": {
+        "coupling": {"_target_": BUFFER, "parts": 2, "reuse": 2},
+        "num_steps": 6,
+        "finetune_learning_rate": 1.5e-4,
+    },
     "halves_reuse_4_8": {"coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4}, "num_steps": 8},
 }
 NAMES = ("frechet", "msd", "target_class_share")

@@ -242,8 +242,8 @@ def main() -> None:
             if args.methods and not method.startswith(tuple(args.methods)):
                 continue
             rows.append(row_of(name, method, call(), rate))
+            write_rows("evidence_peers.csv", rows[-1:])
             print(rows[-1], flush=True)
-    print(write_rows("evidence_peers.csv", rows))
     draw(rows)
 
 

@@ -52,8 +52,8 @@ class Problem(NamedTuple):
 
 
 PROBLEMS = {
-    "sonar": Problem(Sonar, Laplace, 16, (0.1, 0.2, 0.4), 1000, 10),
-    "ionosphere": Problem(Ionosphere, Laplace, 16, (0.1, 0.2, 0.4), 1000, 10),
+    "sonar": Problem(Sonar, Laplace, 16, (0.05, 0.1, 0.2, 0.4), 1000, 10),
+    "ionosphere": Problem(Ionosphere, Laplace, 16, (0.05, 0.1, 0.2, 0.4), 1000, 10),
     "lgcp": Problem(LGCP, Laplace, 8, (0.2,), 200, 3),
 }
 Loglik = Callable[[Any], Any]

@@ -156,6 +156,13 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         choice = False if self.compile_choice == "auto" and self.device_mesh is not None else self.compile_choice
         compile_networks([self.drift, self.ema.module], choice, self.device, self._call_networks)
 
+    def on_train_start(self) -> None:
+        """Begin at the rate that the options say: a checkpoint brings the next one of the run that it was saved by."""
+        schedule = self.lr_schedulers()
+        schedule.base_lrs = [self.learning_rate for _ in schedule.base_lrs]
+        for group in schedule.optimizer.param_groups:
+            group["lr"] = self.learning_rate * self._rate(self.global_step)
+
     def on_fit_end(self) -> None:
         """What follows may run on another device."""
         leave_compiled([self.drift, self.ema.module])

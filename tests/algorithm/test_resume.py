@@ -63,6 +63,22 @@ def test_stage_2_may_begin_in_another_way_from_the_checkpoint_between_the_stages
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
+def test_a_resumed_run_takes_the_rates_of_its_own_options(tmp_path):
+    """Stage 1 alone ends with no rate for a stage 2, which another run may add, at other rates."""
+    torch.manual_seed(3)
+    first = make_flow(DropoutMLP(), pretrain_steps=4, finetune_steps=0)
+    fit(first, make_data()).save_checkpoint(tmp_path / "4.ckpt")
+    rates = []
+
+    class Rates(Callback):
+        def on_train_batch_start(self, trainer, module, *_):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    second = make_flow(DropoutMLP(), **STEPS, learning_rate=2e-4, finetune_learning_rate=1e-4)
+    fit(second, make_data(), Rates(), ckpt_path=tmp_path / "4.ckpt")
+    assert rates == pytest.approx([2e-4 * second._rate(step) for step in range(4, 12)])
+
+
 def test_validation_accumulation_and_other_users_of_the_global_stream_change_nothing(tmp_path):
     class Thief(Callback):
         def on_train_batch_end(self, *_):

@@ -30,6 +30,8 @@ def methods(pretrain_steps: int, finetune_steps: int, period: int) -> dict[str, 
         "online": both,
         "reuse": both | {"coupling": Buffer(reuse=4)},
         "halves": both | {"coupling": Buffer(reuse=4, parts=2)},
+        # as many pairs as online, each used once, with half of the rows in each of twice the steps
+        "halves_once": both | {"finetune_steps": 2 * finetune_steps, "coupling": Buffer(parts=2)},
         "iterative": both | {"coupling": iterative},
         "matching": one,
         "minibatch_ot": one | {"pretrain_coupling": MinibatchOT()},

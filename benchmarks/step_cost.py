@@ -3,18 +3,19 @@
 python benchmarks/step_cost.py --tasks gaussian_d50 glyphs --repeats 5
 
 Every row is the median, in processor seconds, of ``--repeats`` runs of a whole Trainer loop, data loading, clipping,
-Adam and average included; the ways take turns. ``ratio`` is to the stage-1 step of the same task. ``floor_ms`` is what
-the matrix products and convolutions of the step (by torch's own counter: K evaluations of the rollouts, forward and
-backward of the regression) would take at the measured rate of a large product, and ``gap`` the step over it. Writes
-``step_cost.csv`` and ``step_cost.png``. The loop of torchcfm has the same network and as many rows per step.
-``--compile`` adds steps whose network is compiled by torch, which takes a minute and needs a compiler.
+Adam and average included; the ways take turns. Rollouts have the task's number of steps, or 6 where that stands behind
+the way; ``halves`` take a step on each half of the pairs of a batch in turn. ``ratio`` is to the stage-1 step of the
+same task. ``floor_ms`` is what the matrix products and convolutions of the step (by torch's own counter: K evaluations
+of the rollouts, forward and backward of the regression) would take at the measured rate of a large product, and ``gap``
+the step over it. Writes ``step_cost.csv`` and ``step_cost.png``. The loop of torchcfm has the same network and as many
+rows per step. ``--compile`` adds steps whose network is compiled by torch, which takes a minute and needs a compiler.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning import Callback, LightningDataModule, Trainer, seed_everything
@@ -25,7 +26,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sbflow.algorithm import SchrodingerBridgeFlow
-from sbflow.coupling import Buffer, Coupling, MinibatchOT, Online
+from sbflow.coupling import Buffer, MinibatchOT, Online
 from sbflow.data import Gaussians, Glyphs
 from sbflow.network import MLP, UNet
 from sbflow.process import Brownian
@@ -58,13 +59,15 @@ TASKS = {
         steps=16,
     ),
 }
-COUPLINGS: Mapping[str, Callable[[], Coupling]] = {
-    "online": Online,
-    "reuse_4": lambda: Buffer(reuse=4),
-    "reuse_8": lambda: Buffer(reuse=8),
-    "reuse_16": lambda: Buffer(reuse=16),
-    "halves_reuse_2": lambda: Buffer(reuse=2, parts=2),
-    "halves_reuse_4": lambda: Buffer(reuse=4, parts=2),
+WAYS: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "online": lambda: {"coupling": Online()},
+    "online_6": lambda: {"coupling": Online(), "num_steps": 6},
+    "halves_6": lambda: {"coupling": Buffer(parts=2), "num_steps": 6},
+    "reuse_4": lambda: {"coupling": Buffer(reuse=4)},
+    "reuse_8": lambda: {"coupling": Buffer(reuse=8)},
+    "reuse_16": lambda: {"coupling": Buffer(reuse=16)},
+    "halves_reuse_2": lambda: {"coupling": Buffer(reuse=2, parts=2)},
+    "halves_reuse_4": lambda: {"coupling": Buffer(reuse=4, parts=2)},
 }
 
 COMPILED = ("online", "halves_reuse_4")
@@ -97,9 +100,8 @@ def bridge(task: Task, warmup: int, **options: object) -> Clock:
         data.event_shape,
         pretrain_steps=warmup + task.steps + 1,
         finetune_steps=warmup + task.steps + 1,
-        num_steps=task.num_steps,
         guard="off",
-        **options,
+        **{"num_steps": task.num_steps} | options,
     )
     clock = Clock(warmup)
     Trainer(
@@ -170,10 +172,11 @@ def floors(task: Task) -> dict[str, float]:
     rollout, finetuning = operations(task, 2 * data.batch_size)
     found = {"stage_1": regression, "minibatch_ot": regression}
     found |= {f"torchcfm_{name}": regression for name in ("independent", "minibatch_ot")}
-    for name, make in COUPLINGS.items():
-        coupling = make()
+    for name, make in WAYS.items():
+        options = make()
+        coupling, num_steps = options["coupling"], options.get("num_steps", task.num_steps)
         period, parts = getattr(coupling, "refresh_every", 1), getattr(coupling, "parts", 1)
-        found[name] = finetuning / parts + task.num_steps * rollout / period
+        found[name] = finetuning / parts + num_steps * rollout / period
     found |= {f"{name}_compiled": found[name] for name in ("stage_1", *COMPILED)}
     return {name: count / rate for name, count in found.items()}
 
@@ -187,16 +190,16 @@ def measure(task: Task, arguments: argparse.Namespace) -> dict[str, list[float]]
 
     for _ in range(arguments.repeats):
         for name in arguments.ways:
-            clock = bridge(task, arguments.warmup, coupling=COUPLINGS[name]())
+            clock = bridge(task, arguments.warmup, **WAYS[name]())
             note(name, clock.per_step("finetune"))
             note("stage_1", clock.per_step("pretrain"))
-        clock = bridge(task, arguments.warmup, pretrain_coupling=MinibatchOT(), coupling=COUPLINGS["reuse_16"]())
+        clock = bridge(task, arguments.warmup, pretrain_coupling=MinibatchOT(), **WAYS["reuse_16"]())
         note("minibatch_ot", clock.per_step("pretrain"))
         for coupling in ("independent", "minibatch_ot"):
             note(f"torchcfm_{coupling}", torchcfm(task, arguments.warmup, coupling=coupling))
         if arguments.compile:
             for name in COMPILED:
-                clock = bridge(task, arguments.warmup, compile=True, coupling=COUPLINGS[name]())
+                clock = bridge(task, arguments.warmup, compile=True, **WAYS[name]())
                 note("stage_1_compiled", clock.per_step("pretrain"))
                 note(f"{name}_compiled", clock.per_step("finetune"))
     return found
@@ -237,7 +240,7 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--ways", nargs="+", choices=COUPLINGS, default=list(COUPLINGS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=4)
     parser.add_argument("--steps", type=int, help="timed steps of each stage; by default those of the task")

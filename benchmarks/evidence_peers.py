@@ -54,7 +54,7 @@ class Problem(NamedTuple):
 PROBLEMS = {
     "sonar": Problem(Sonar, Laplace, 16, (0.05, 0.1, 0.2, 0.4), 1000, 10),
     "ionosphere": Problem(Ionosphere, Laplace, 16, (0.05, 0.1, 0.2, 0.4), 1000, 10),
-    "lgcp": Problem(LGCP, Laplace, 8, (0.2,), 200, 3),
+    "lgcp": Problem(LGCP, Laplace, 8, (0.1, 0.2, 0.4), 200, 3),
 }
 Loglik = Callable[[Any], Any]
 
@@ -187,7 +187,8 @@ def methods(name: str, args: argparse.Namespace) -> Iterator[tuple[str, Callable
     yield "annealed_smc", partial(ours, problem, "smc", args.particles if name != "lgcp" else 200, own)
     for step_size in problem.step_sizes:
         yield f"blackjax_{step_size}", partial(blackjax, problem, step_size, peer)
-    for len_chain in (10, 100) if name != "lgcp" else (10,):
+    # the covariance of a random walk wants more particles than dimensions
+    for len_chain in (10, 100) if name != "lgcp" else (100,):
         yield f"particles_{len_chain}", partial(particles, problem, len_chain, peer)
 
 

@@ -1,14 +1,13 @@
 """Stochastic stepping of second order at the price of Euler's."""
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sbflow.integrator.kernel import VectorField
-from sbflow.tensor import Generators, expand_to, randn_like
+from sbflow.tensor import Generators, randn_like
 
 __all__ = ["simulate_adams"]
 
@@ -33,7 +32,7 @@ def simulate_adams(
 
     Args:
         drift: field in the direction of the grid.
-        diffusion: noise per square root of time, the same for all states.
+        diffusion: noise per square root of time, the same for all states; called with all times ``[k]``.
         x: states at ``times[0]``.
         times: increasing grid.
         last_noise: draw noise in the last step. Without, which suits images, that step is Euler's: it ends in the mean
@@ -44,16 +43,19 @@ def simulate_adams(
     References:
         Buckwar, Winkler, "Multistep methods for SDEs and their application to problems with small noise", 2006.
     """
-    path, last = [x], len(times) - 2
-    before: tuple[Tensor, Tensor] | None = None
-    for k, (t, s) in enumerate(pairwise(times)):
-        value, step = drift(x, t), s - t
-        noisy, slope = last_noise or k < last, value
+    path, steps = [x], times.diff()
+    # the numbers of all steps at once: one at a time they would cost as much as a step of a small network
+    sizes, scales = steps.to(x.dtype), (diffusion(times[:-1]) * steps.sqrt()).to(x.dtype)
+    weights = (1 + steps[1:] / (2 * steps[:-1])).to(x.dtype)
+    before: Tensor | None = None
+    for k, t in enumerate(times[:-1]):
+        slope = value = drift(x, t)
+        noisy = last_noise or k < len(steps) - 1
         if before is not None and noisy:
-            slope = torch.lerp(before[0], value, expand_to(1 + step / (2 * before[1]), x).to(x.dtype))
-        x, before = x + expand_to(step, x).to(x.dtype) * slope, (value, step)
+            slope = torch.lerp(before, value, weights[k - 1])
+        x, before = torch.addcmul(x, sizes[k], slope), value
         if noisy:
-            x = x + expand_to(diffusion(t) * step.sqrt(), x).to(x.dtype) * randn_like(x, generator)
+            x = torch.addcmul(x, scales[k], randn_like(x, generator))
         if return_path:
             path.append(x)
     return torch.stack(path) if return_path else x

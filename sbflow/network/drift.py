@@ -145,22 +145,25 @@ class BridgeDrift(nn.Module):
         w = u.reshape(-1, *(1,) * (ndim - 1))
         mean_s, mean_e = self.mean[direction], self.mean[1 - direction]
         var_s, var_e = self.variance[direction], self.variance[1 - direction]
-        variance = (1 - w) ** 2 * var_s + w**2 * var_e + self.epsilon * w * (1 - w)
-        scale = variance.rsqrt()
-        if self.correlates:
-            seen_s, seen_e = self.basis_variance[direction], self.basis_variance[1 - direction]
-            # rows of the basis have length 1, so that white noise keeps its variance
-            scale = ((1 - w) ** 2 * seen_s + w**2 * seen_e + self.epsilon * w * (1 - w)).rsqrt()
-        noise = self.epsilon * w / (1 - w).clamp_min(CLOSEST)
         slope = None
         if self.parametrisation == "drift":
             square = var_s + var_e + self.epsilon
-        elif self.parametrisation == "scaled":
-            square = var_s + var_e + noise
         else:
+            noise = self.epsilon * w / (1 - w).clamp_min(CLOSEST)
+            square = var_s + var_e + noise
+        if self.parametrisation == "endpoint":
+            variance = self._spread(var_s, var_e, w)
             square = (var_s + noise) * var_e / variance
             slope = (w * var_e - (1 - w) * var_s - self.epsilon * w) / variance
+        if self.correlates:
+            # rows of the basis have length 1, so that white noise keeps its variance
+            var_s, var_e = self.basis_variance[direction], self.basis_variance[1 - direction]
+        scale = self._spread(var_s, var_e, w).rsqrt()
         return _Coefficients(mean_e - mean_s, torch.lerp(mean_s, mean_e, w), scale, square.sqrt(), slope)
+
+    def _spread(self, var_s: Tensor, var_e: Tensor, w: Tensor) -> Tensor:
+        """Variance of x at time w for independent ends."""
+        return (1 - w) ** 2 * var_s + w**2 * var_e + self.epsilon * w * (1 - w)
 
 
 class TwoNetworks(nn.Module):

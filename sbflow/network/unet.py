@@ -33,8 +33,8 @@ class UNet(nn.Module):
         checkpointing: recompute each block in the backward pass instead of keeping its activations: about a third more
             time for a fraction of the memory.
         patch_size: side of the squares of pixels that enter and leave as channels of one pixel. With 2, a quarter of
-            the finest level's pixels: on a CPU three times the parameters for the same time, as convolutions of few
-            channels are slow (``benchmarks/unet_peak.py``). Resolutions of ``attention_levels`` are those after it.
+            the finest level's pixels; details within a square are then left to the last layer. Resolutions of
+            ``attention_levels`` are those after it.
         channels_last: memory layout of the activations; by default channels-last for float32 on a CPU, where the
             convolutions are faster with it (the group norms of other dtypes and devices are not).
 

@@ -3,12 +3,13 @@
 python benchmarks/step_cost.py --tasks gaussian_d50 glyphs --repeats 5
 
 Every row is the median, in processor seconds, of ``--repeats`` runs of a whole Trainer loop, data loading, clipping,
-Adam and average included; the ways take turns. Rollouts have the task's number of steps, or 6 where that stands behind
+Adam and average included; the ways take turns. Rollouts have the task's number of steps, or 5 where that stands behind
 the way; ``halves`` take a step on each half of the pairs of a batch in turn. ``ratio`` is to the stage-1 step of the
 same task. ``floor_ms`` is what the matrix products and convolutions of the step (by torch's own counter: K evaluations
 of the rollouts, forward and backward of the regression) would take at the measured rate of a large product, and ``gap``
 the step over it. Writes ``step_cost.csv`` and ``step_cost.png``. The loop of torchcfm has the same network and as many
-rows per step. ``--compile`` adds steps whose network is compiled by torch, which takes a minute and needs a compiler.
+rows per step; ``torchcfm_in_trainer`` is its step with clipping in a plain LightningModule. ``--compile`` adds steps
+whose network is compiled by torch, which takes a minute and needs a compiler.
 """
 
 import argparse
@@ -18,11 +19,11 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from lightning import Callback, LightningDataModule, Trainer, seed_everything
+from lightning import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from matplotlib.figure import Figure
 from measured import RESULTS, write_rows
 from seconds import matmul_rate
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sbflow.algorithm import SchrodingerBridgeFlow
@@ -61,8 +62,8 @@ TASKS = {
 }
 WAYS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "online": lambda: {"coupling": Online()},
-    "online_6": lambda: {"coupling": Online(), "num_steps": 6},
-    "halves_6": lambda: {"coupling": Buffer(parts=2), "num_steps": 6},
+    "online_5": lambda: {"coupling": Online(), "num_steps": 5},
+    "halves_5": lambda: {"coupling": Buffer(parts=2), "num_steps": 5},
     "reuse_4": lambda: {"coupling": Buffer(reuse=4)},
     "reuse_8": lambda: {"coupling": Buffer(reuse=8)},
     "reuse_16": lambda: {"coupling": Buffer(reuse=16)},
@@ -80,7 +81,7 @@ class Clock(Callback):
         self.warmup = warmup
         self.marks: dict[str, list[float]] = {}
 
-    def on_train_batch_start(self, trainer: Trainer, module: SchrodingerBridgeFlow, *_: object) -> None:
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         """Mark the start; what lies between two starts is a step and the loading of its batch."""
         self.marks.setdefault(module.stage, []).append(time.process_time())
 
@@ -103,10 +104,15 @@ def bridge(task: Task, warmup: int, **options: object) -> Clock:
         guard="off",
         **{"num_steps": task.num_steps} | options,
     )
+    return timed(flow, data, flow.max_steps, warmup)
+
+
+def timed(module: LightningModule, data: LightningDataModule, steps: int, warmup: int) -> Clock:
+    """Train without anything that is not the step."""
     clock = Clock(warmup)
     Trainer(
         accelerator="cpu",
-        max_steps=flow.max_steps,
+        max_steps=steps,
         max_epochs=-1,
         gradient_clip_val=1.0,
         limit_val_batches=0,
@@ -115,18 +121,40 @@ def bridge(task: Task, warmup: int, **options: object) -> Clock:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-    ).fit(flow, data)
+    ).fit(module, data)
     return clock
+
+
+class Matching(LightningModule):
+    """What torchcfm's examples write out, without a loop: the Trainer makes it."""
+
+    stage = "pretrain"
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.matcher = network, matcher("independent")
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Mean squared error of the velocity."""
+        t, x, velocity = self.matcher.sample_location_and_conditional_flow(batch["x0"], batch["x1"])
+        return ((self.network(x, t, torch.zeros(len(x), dtype=torch.long)) - velocity) ** 2).mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """As the loop has it."""
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+
+def matcher(coupling: str) -> Any:
+    """Of torchcfm."""
+    from torchcfm.conditional_flow_matching import ConditionalFlowMatcher, SchrodingerBridgeConditionalFlowMatcher
+
+    kind = ConditionalFlowMatcher if coupling == "independent" else SchrodingerBridgeConditionalFlowMatcher
+    return kind(sigma=1.0)
 
 
 def torchcfm(task: Task, warmup: int, *, coupling: str) -> float:
     """Seconds of a step of the loop that torchcfm's examples write out."""
-    from torchcfm.conditional_flow_matching import ConditionalFlowMatcher, SchrodingerBridgeConditionalFlowMatcher
-
-    matcher = {
-        "independent": ConditionalFlowMatcher(sigma=1.0),
-        "minibatch_ot": SchrodingerBridgeConditionalFlowMatcher(sigma=1.0),
-    }[coupling]
+    flow_matcher = matcher(coupling)
     data, network = task.data(), task.network()
     split, rows = data.split("train"), data.batch_size
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -134,7 +162,7 @@ def torchcfm(task: Task, warmup: int, *, coupling: str) -> float:
 
     def step() -> None:
         x0, x1 = (x[torch.randint(len(x), (rows,))] for x in (split.x0, split.x1))
-        t, x, velocity = matcher.sample_location_and_conditional_flow(x0, x1)
+        t, x, velocity = flow_matcher.sample_location_and_conditional_flow(x0, x1)
         loss = ((network(x, t, direction) - velocity) ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -171,7 +199,7 @@ def floors(task: Task) -> dict[str, float]:
     # both ends of the data are rolled out, and regressed on
     rollout, finetuning = operations(task, 2 * data.batch_size)
     found = {"stage_1": regression, "minibatch_ot": regression}
-    found |= {f"torchcfm_{name}": regression for name in ("independent", "minibatch_ot")}
+    found |= {f"torchcfm_{name}": regression for name in ("independent", "minibatch_ot", "in_trainer")}
     for name, make in WAYS.items():
         options = make()
         coupling, num_steps = options["coupling"], options.get("num_steps", task.num_steps)
@@ -195,6 +223,8 @@ def measure(task: Task, arguments: argparse.Namespace) -> dict[str, list[float]]
             note("stage_1", clock.per_step("pretrain"))
         clock = bridge(task, arguments.warmup, pretrain_coupling=MinibatchOT(), **WAYS["reuse_16"]())
         note("minibatch_ot", clock.per_step("pretrain"))
+        clock = timed(Matching(task.network()), task.data(), arguments.warmup + task.steps + 1, arguments.warmup)
+        note("torchcfm_in_trainer", clock.per_step("pretrain"))
         for coupling in ("independent", "minibatch_ot"):
             note(f"torchcfm_{coupling}", torchcfm(task, arguments.warmup, coupling=coupling))
         if arguments.compile:

@@ -147,6 +147,7 @@ def main() -> None:
                 "seed": seed,
                 "equal": args.equal,
                 "integrator": args.method,
+                "num_steps": args.num_steps,
             }
             row |= {"pretrain": flow.pretrain_steps, "finetune": flow.finetune_steps}
             row |= {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)}

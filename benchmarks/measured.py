@@ -1,6 +1,7 @@
 """Writing of measured numbers, with the machine and the commit that they come from."""
 
 import csv
+import functools
 import os
 import platform
 import subprocess
@@ -42,7 +43,9 @@ def _machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
+@functools.cache
 def _commit() -> str:
+    """As it was before the first row was written into a table that is under version control."""
     command = ["git", "describe", "--always", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True, cwd=RESULTS.parent).stdout.strip() or "unknown"
 

@@ -19,6 +19,8 @@ from sbflow.whitening import Whitening
 
 __all__ = ["AnnealedSMC"]
 
+LEAST_PILOT = 100
+
 
 class AnnealedSMC(EvidenceSampler):
     """Follows the geometric path from the whitening's Gaussian to the target by Markov moves; nothing is trained.
@@ -87,7 +89,8 @@ class AnnealedSMC(EvidenceSampler):
         """Choose temperatures and step sizes by a pilot run, unless that was done."""
         num_steps = num_steps or self.num_steps
         if num_steps not in self.ladders:
-            pilot = self.like(1, PILOT_PARTICLES)
+            # a quarter of the run's is enough to place its levels; the pilot moves four times as often
+            pilot = self.like(1, min(PILOT_PARTICLES, max(self.num_particles // 4, LEAST_PILOT)))
             generator = seeded_generator(num_steps or 0, LADDER_STREAM, device=self.device)
             with self.counted(self.training_evaluations):
                 self.ladders[num_steps] = annealing_ladder(self._engine(generator), pilot, num_steps=num_steps)

@@ -29,7 +29,7 @@ __all__ = ["ParticleDenoisingDiffusionSampler"]
 CHECKPOINT_KEY = "particle_denoising_diffusion_sampler"
 # as many particles as a run has, up to a bound: one that a potential promises too much spoils its run, and is rare
 PILOT_RUNS, PILOT_PARTICLES = 10, 10_000
-# numbers that the particles of the runs made at once hold at most: 160 MB in float32
+# numbers that the positions of the runs made at once hold at most: 160 MB in float32
 PILOT_SIZE = 40_000_000
 NEGLIGIBLE = 1e-4  # nats
 # last keys of the random streams; a key that ends in 0 would hash as if the 0 were not there
@@ -288,8 +288,8 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         try:
             ladder, _ = self.scheme.tuned(self._kernel(potential), self.like(1, 1), self.num_steps)
             sweeps = [min(at_once, PILOT_RUNS - done) for done in range(0, PILOT_RUNS, at_once)]
-            draws = (self._run(potential, self.like(runs, num_particles), ladder, generator) for runs in sweeps)
-            return torch.cat([draw.particles.log_z for draw in draws])
+            likes = (self.like(runs, num_particles) for runs in sweeps)
+            return torch.cat([self._run(potential, like, ladder, generator).particles.log_z for like in likes])
         except SamplingError:
             return torch.full((PILOT_RUNS,), -torch.inf, dtype=torch.float64, device=self.device)
 

@@ -156,13 +156,6 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         choice = False if self.compile_choice == "auto" and self.device_mesh is not None else self.compile_choice
         compile_networks([self.drift, self.ema.module], choice, self.device, self._call_networks)
 
-    def on_train_start(self) -> None:
-        """Begin at the rate that the options say: a checkpoint brings the next one of the run that it was saved by."""
-        schedule = self.lr_schedulers()
-        schedule.base_lrs = [self.learning_rate for _ in schedule.base_lrs]
-        for group in schedule.optimizer.param_groups:
-            group["lr"] = self.learning_rate * self._rate(self.global_step)
-
     def on_fit_end(self) -> None:
         """What follows may run on another device."""
         leave_compiled([self.drift, self.ema.module])
@@ -252,6 +245,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the stream and the state of the coupling; checkpoints of version 0.1 have none."""
+        self._take_own_rates(checkpoint)
         state = checkpoint.get("schrodinger_bridge_flow")
         if state is None:
             return
@@ -260,6 +254,14 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         # between the stages there is no state yet, and the coupling of stage 2 may be another one than it was
         if step != self.pretrain_steps:
             (self.pretrain_coupling if step < self.pretrain_steps else self.coupling).load_state_dict(state["coupling"])
+
+    def _take_own_rates(self, checkpoint: dict[str, Any]) -> None:
+        """Let the next step have the rate of these options: the checkpoint brings that of those it was saved with."""
+        for schedule in checkpoint.get("lr_schedulers", []):
+            schedule["base_lrs"] = [self.learning_rate for _ in schedule["base_lrs"]]
+        for optimizer in checkpoint.get("optimizer_states", []):
+            for group in optimizer["param_groups"]:
+                group["lr"] = self.learning_rate * self._rate(checkpoint["global_step"])
 
     @torch.no_grad()
     def _call_networks(self) -> None:

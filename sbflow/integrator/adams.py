@@ -32,7 +32,8 @@ def simulate_adams(
 
     Args:
         drift: field in the direction of the grid.
-        diffusion: noise per square root of time, the same for all states; called with all times ``[k]``.
+        diffusion: noise per square root of time, the same for all states; called with the times ``[k - 1]`` that steps
+            begin at.
         x: states at ``times[0]``.
         times: increasing grid.
         last_noise: draw noise in the last step. Without, which suits images, that step is Euler's: it ends in the mean
@@ -43,6 +44,7 @@ def simulate_adams(
     References:
         Buckwar, Winkler, "Multistep methods for SDEs and their application to problems with small noise", 2006.
     """
+    times = times.to(x.device)
     path, steps = [x], times.diff()
     # the numbers of all steps at once: one at a time they would cost as much as a step of a small network
     sizes, scales = steps.to(x.dtype), (diffusion(times[:-1]) * steps.sqrt()).to(x.dtype)

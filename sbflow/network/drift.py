@@ -155,10 +155,9 @@ class BridgeDrift(nn.Module):
             variance = self._spread(var_s, var_e, w)
             square = (var_s + noise) * var_e / variance
             slope = (w * var_e - (1 - w) * var_s - self.epsilon * w) / variance
-        if self.correlates:
-            # rows of the basis have length 1, so that white noise keeps its variance
-            var_s, var_e = self.basis_variance[direction], self.basis_variance[1 - direction]
-        scale = self._spread(var_s, var_e, w).rsqrt()
+        # rows of the basis have length 1, so that white noise keeps its variance
+        seen = self.basis_variance if self.correlates else self.variance
+        scale = self._spread(seen[direction], seen[1 - direction], w).rsqrt()
         return _Coefficients(mean_e - mean_s, torch.lerp(mean_s, mean_e, w), scale, square.sqrt(), slope)
 
     def _spread(self, var_s: Tensor, var_e: Tensor, w: Tensor) -> Tensor:

@@ -91,8 +91,7 @@ class UNet(nn.Module):
         condition = nn.functional.silu(self.embedding(t, direction))
         height, width = x.shape[-2:]
         padded = nn.functional.pad(x, (0, -width % self.multiple, 0, -height % self.multiple))
-        patches = nn.functional.pixel_unshuffle(padded, self.patch_size)
-        h = self.into(patches.contiguous(memory_format=self._memory_format(x)))
+        h = self.into(_patches(padded, self.patch_size).contiguous(memory_format=self._memory_format(x)))
         recompute = self.checkpointing and self.training
         skips = []
         for level in self.down:
@@ -102,7 +101,7 @@ class UNet(nn.Module):
         for level in self.up:
             h = level(torch.cat([h, skips.pop()], dim=1), condition, recompute)
         patches = self.out(nn.functional.silu(self.norm(h)))
-        return nn.functional.pixel_shuffle(patches, self.patch_size)[..., :height, :width]
+        return _pixels(patches, self.patch_size)[..., :height, :width]
 
     def _memory_format(self, x: Tensor) -> torch.memory_format:
         plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
@@ -170,6 +169,20 @@ class _ResidualBlock(nn.Module):
         return self.attention(self.skip(h) + self.out(inner))
 
 
+def _patches(x: Float[Tensor, "n c h w"], size: int) -> Float[Tensor, "n cpp rows columns"]:
+    """As `torch.pixel_unshuffle`, which leaves an empty batch as it is."""
+    n, channels, height, width = x.shape
+    cut = x.reshape(n, channels, height // size, size, width // size, size)
+    return cut.permute(0, 1, 3, 5, 2, 4).reshape(n, channels * size**2, height // size, width // size)
+
+
+def _pixels(patches: Float[Tensor, "n cpp rows columns"], size: int) -> Float[Tensor, "n c h w"]:
+    """The inverse."""
+    n, channels, rows, columns = patches.shape
+    cut = patches.reshape(n, channels // size**2, size, size, rows, columns)
+    return cut.permute(0, 1, 4, 2, 5, 3).reshape(n, channels // size**2, rows * size, columns * size)
+
+
 def _apply(block: nn.Module, h: Tensor, condition: Tensor, recompute: bool) -> Tensor:
     if recompute and torch.is_grad_enabled():
         return checkpoint(block, h, condition, use_reentrant=False)
@@ -204,7 +217,7 @@ def _check_architecture(
         raise ValueError(f"num_blocks must be at least 1, got {num_blocks}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
-    if patch_size < 1:
+    if not isinstance(patch_size, int) or patch_size < 1:
         raise ValueError(f"patch_size must be at least 1, got {patch_size}")
 
 

@@ -34,7 +34,7 @@ def sample_annealed(
 
     A pilot run chooses exponents and step sizes; the r runs take them as given, so that their Ẑ is unbiased. Each run
     costs one evaluation per particle, and ``num_moves`` · ``num_leapfrog`` more at each of its levels but the last; the
-    pilot eight times that many per pilot particle and level.
+    pilot 4 · ``num_leapfrog`` per pilot particle and level, at the first one twice as many.
 
     Args:
         kernel: gives the potential at t = 0, which is all that is used of it.

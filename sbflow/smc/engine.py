@@ -177,10 +177,11 @@ def resample(
     ancestors = scheme(particles.log_weights, generator, num)
     if not every:
         ancestors = torch.where(chosen[:, None], ancestors, torch.arange(n, device=chosen.device))
-    m = ancestors.shape[-1]
+    r, m = ancestors.shape
+    rows = ancestors + n * torch.arange(r, device=ancestors.device)[:, None]
     moved = Particles(
-        _gather(particles.x, ancestors),
-        Field(*(_gather(part, ancestors) for part in particles.field)),
+        _select(particles.x, rows),
+        Field(*(_select(part, rows) for part in particles.field)),
         torch.where(chosen[:, None], -math.log(m), particles.log_weights[:, :m]),
         particles.log_z,
         particles.ancestors.gather(-1, ancestors),
@@ -266,9 +267,6 @@ def _flat(field: Field) -> Field:
     return Field(*(part.flatten(0, 1) for part in field))
 
 
-def _gather(values: Tensor, ancestors: Int[Tensor, "r m"]) -> Tensor:
-    """Select along the particle axis."""
-    r, n = values.shape[:2]
-    # whole rows at once: several times faster than a gather of single numbers
-    rows = ancestors + n * torch.arange(r, device=ancestors.device)[:, None]
-    return values.flatten(0, 1).index_select(0, rows.flatten()).unflatten(0, ancestors.shape)
+def _select(values: Tensor, rows: Int[Tensor, "r m"]) -> Tensor:
+    """Rows of a table, the sets one below the other; many times faster than a gather of single numbers."""
+    return values.flatten(0, 1).index_select(0, rows.flatten()).reshape(*rows.shape, *values.shape[2:])

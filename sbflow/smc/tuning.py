@@ -19,7 +19,8 @@ from sbflow.smc.sampler import Ladder
 
 __all__ = ["Pilot", "pilot", "tune"]
 
-TUNING_ROUNDS = 8
+# moves that adapt the step size: the first level forgets the start, the next ones go on from the level before
+FIRST_ROUNDS, LATER_ROUNDS = 8, 4
 SHORTEST_STEP = 1e-8
 MOST_LEVELS = 1000
 
@@ -94,7 +95,8 @@ def pilot(
         if level.exponent == 1 and not coming:
             break
         _check_progress(level, len(exponents))
-        fresh, step_size = _tuned(engine, particles, level, step_sizes[-1])
+        rounds = FIRST_ROUNDS if len(step_sizes) == 1 else LATER_ROUNDS
+        fresh, step_size = _tuned(engine, particles, level, step_sizes[-1], rounds)
         step_sizes.append(step_size)
     return Pilot(times.new_tensor(exponents), times.new_tensor(step_sizes[1:]), torch.stack(costs))
 
@@ -118,18 +120,20 @@ def _moves(engine: Engine) -> Hmc:
     return engine.moves
 
 
-def _tuned(engine: Engine, particles: Particles, level: Level, step_size: float) -> tuple[Rejuvenated, float]:
+def _tuned(
+    engine: Engine, particles: Particles, level: Level, step_size: float, rounds: int
+) -> tuple[Rejuvenated, float]:
     """Resample, then adapt the step size move by move to the acceptance wanted; its average over the later half."""
     moves = _moves(engine)
     particles, _ = resample(particles, engine.scheme, engine.ess_threshold, engine.generator)
     tried = []
-    for k in range(TUNING_ROUNDS):
+    for k in range(FIRST_ROUNDS - rounds, FIRST_ROUNDS):
         particles, rate, _ = engine.move(particles, level, step_size)
         # stochastic approximation: falling gains end the noise, early ones are large enough to forget the start
         factor = torch.exp(4 / (k + 2) * (rate.mean() - moves.target_acceptance))
         step_size = min(max(step_size * float(factor), SHORTEST_STEP), moves.longest_step)
         tried.append(step_size)
-    later = torch.tensor(tried[TUNING_ROUNDS // 2 :], dtype=torch.float64)
+    later = torch.tensor(tried[rounds // 2 :], dtype=torch.float64)
     return unmoved(particles), float(later.log().mean().exp())
 
 

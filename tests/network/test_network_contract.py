@@ -32,6 +32,7 @@ BUILDERS = {
     "unet": ((1, 16, 16), lambda **kw: UNet((1, 16, 16), width=8, embed_dim=4, **kw)),
     "unet-rectangular": ((3, 8, 12), lambda **kw: UNet((3, 8, 12), width=8, embed_dim=4, **kw)),
     "unet-odd": ((1, 7, 13), lambda **kw: UNet((1, 7, 13), width=8, embed_dim=4, num_blocks=2, **kw)),
+    "unet-patches": ((2, 7, 10), lambda **kw: UNet((2, 7, 10), width=8, embed_dim=4, patch_size=2, **kw)),
     "unet-attention": (
         (2, 6, 9),
         lambda **kw: UNet((2, 6, 9), width=8, embed_dim=4, attention_levels=(1, 2), head_width=8, **kw),

@@ -5,7 +5,8 @@ python benchmarks/replicates.py --other PATH_OF_ANOTHER_CHECKOUT --repeats 3
 Untrained on sonar, 2000 particles and 16 steps a run. ``batched`` is one call with as many replicates, ``separate`` one
 sampler after the other, each with its own whitening, and ``sweeps`` the same runs of one sampler. Every way runs in
 processes of its own that take turns; medians in processor seconds, start and imports left out. ``floor`` is what the
-two matrix products of the likelihood take at the measured rate. Writes ``replicates.csv`` and ``replicates.png``.
+two matrix products of the likelihood take at the measured rate. ``memory`` says whether the environment lets glibc keep
+freed memory, as the commands do. Writes ``replicates.csv`` and ``replicates.png``.
 """
 
 import argparse
@@ -99,6 +100,7 @@ def table(found: dict[tuple[str, str], list[float]], args: argparse.Namespace) -
             "particles": args.particles,
             "steps": args.steps,
             "repeats": args.repeats,
+            "memory": "kept" if "MALLOC_TRIM_THRESHOLD_" in os.environ else "given back",
             "seconds": round(median(seconds), 3),
             "over_batched": round(median(seconds) / batched, 3),
             "floor": round(floor, 3),

@@ -12,6 +12,7 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 
 from sbflow.algorithm import AnnealedSMC, EvidenceSampler, ParticleDenoisingDiffusionSampler, SchrodingerBridgeFlow
+from sbflow.algorithm.evidence_sampler import check_count
 from sbflow.callback import Progress
 from sbflow.data import ParticleData, UnpairedTensors
 from sbflow.network import MLP
@@ -79,6 +80,7 @@ def estimate_log_z(
     """
     target = as_target(log_prob, dim, constraints)
     options |= {"num_particles": num_particles}
+    check_count("seed", seed, 0)
     with _seeded(seed):
         if method == "smc":
             if refinements:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sbflow.algorithm.evidence_sampler import Draw, EvidenceSampler
+from sbflow.algorithm.evidence_sampler import Draw, EvidenceSampler, check_count
 from sbflow.algorithm.particle_scheme import LADDER_STREAM, PILOT_PARTICLES, Moves, markov_moves
 from sbflow.process import OrnsteinUhlenbeck
 from sbflow.smc import GuidedDenoising, Hmc, Ladder, Scheme, resampling_scheme
@@ -62,8 +62,8 @@ class AnnealedSMC(EvidenceSampler):
         chunk_size: int | str | None = None,
     ) -> None:
         super().__init__(target, whitening, num_particles)
-        if num_steps is not None and num_steps < 1:
-            raise ValueError(f"num_steps must be null or at least 1, got {num_steps}")
+        if num_steps is not None:
+            check_count("num_steps", num_steps, 1)
         if not 0 <= ess_threshold <= 1:
             raise ValueError(f"ess_threshold must lie in [0, 1], got {ess_threshold}")
         self.num_steps = num_steps

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -65,6 +66,18 @@ class IncompleteRun(FloatingPointError):
         self.evidence = evidence
 
 
+def check_count(name: str, value: object, least: int) -> None:
+    """Refuse what is no number of things, or too few.
+
+    Raises:
+        ValueError: names the option.
+    """
+    if not isinstance(value, Integral):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
 class EvidenceSampler(LightningModule, abc.ABC):
     """Estimates the normalising constant of a density with particles that start from a fitted Gaussian.
 
@@ -83,8 +96,7 @@ class EvidenceSampler(LightningModule, abc.ABC):
 
     def __init__(self, target: Target, whitening: Whitening, num_particles: int) -> None:
         super().__init__()
-        if num_particles < 1:
-            raise ValueError(f"num_particles must be at least 1, got {num_particles}")
+        check_count("num_particles", num_particles, 1)
         self.target = CountingTarget(target)
         self.whitening = whitening
         self.affine = whitening.empty(target.dim)
@@ -153,11 +165,8 @@ class EvidenceSampler(LightningModule, abc.ABC):
         """
         num_particles = self.num_particles if num_particles is None else num_particles
         counts = ("num_particles", num_particles, 1), ("replicates", replicates, 1), ("island", island, 0)
-        for name, value, least in counts:
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        if num_steps is not None and num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        for name, value, least in (*counts, ("num_steps", 1 if num_steps is None else num_steps, 1), ("seed", seed, 0)):
+            check_count(name, value, least)
         self.whiten()
         self.prepare(num_steps, trained=trained)
         start, before = time.perf_counter(), self._spent()

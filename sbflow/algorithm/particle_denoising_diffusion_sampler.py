@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sbflow.algorithm.ema import averaged
-from sbflow.algorithm.evidence_sampler import Draw, EvidenceSampler
+from sbflow.algorithm.evidence_sampler import Draw, EvidenceSampler, check_count
 from sbflow.algorithm.fused import may_fuse
 from sbflow.algorithm.particle_scheme import Moves, ParticleScheme, TimeGrid, markov_moves
 from sbflow.algorithm.pool import LossName, Pool, score_matching
@@ -102,8 +102,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
     ) -> None:
         super().__init__(target, whitening, num_particles)
         for name, value in (("batch_size", batch_size), ("num_steps", num_steps)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            check_count(name, value, 1)
         if refinements < 0 or updates_per_refinement < 1:
             raise ValueError(
                 f"need refinements >= 0 and updates_per_refinement >= 1, got {refinements} and {updates_per_refinement}"

@@ -68,6 +68,8 @@ class Evidence:
         predicted_variance: what the grid of times promises of it, see `sbflow.smc.schedule.TunedTimes`.
         parameters: the samples by name ``[r n, *shape]``.
         quality: distances to exact samples and the like, by name.
+        rounding: of log γ at the particles by the floating-point numbers that they are made of, in nats; it is part of
+            the standard errors, as many particles do not average it out.
     """
 
     log_z: float
@@ -95,6 +97,7 @@ class Evidence:
     predicted_variance: float = math.nan
     parameters: dict[str, Tensor] = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
+    rounding: float = 0.0
 
     @classmethod
     def from_run(
@@ -121,10 +124,12 @@ class Evidence:
         # every run's particles count by its own estimate of Z: the pooled weights stay proper
         pooled = (particles.log_weights + log_z[:, None]).flatten()
         log_weights = pooled - torch.logsumexp(pooled, 0)
-        errors = _standard_errors(particles)
+        rounding = _rounding(particles)
+        errors = torch.hypot(_standard_errors(particles), log_z.new_tensor(rounding))
         return cls(
             log_z=float(log_mean_exp(log_z)),
-            log_z_stderr=_pooled_error(log_z, errors),
+            log_z_stderr=pooled_error(log_z, rounding) if len(log_z) > 1 else float(errors[0]),
+            rounding=rounding,
             samples=samples.flatten(0, 1),
             log_weights=log_weights,
             ess=float(effective_sample_size(log_weights)),
@@ -173,6 +178,8 @@ class Evidence:
         least = int(share.amin(1).argmin())
         return verdict(
             Symptoms(
+                complete=not bool(self.times.isnan().any()),
+                rounding=self.rounding,
                 stderr=self.log_z_stderr,
                 scatter=self._scatter,
                 disagreement=self._scatter / float(self.log_z_stderr_replicates.square().mean().sqrt() + 1e-6),
@@ -220,11 +227,11 @@ class Evidence:
                 values[name] = value
         return _plain(values)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write `summary` to ``evidence.json``, and to ``samples.pt`` the samples and the other tensors by name."""
         from sbflow.smc.evidence_file import write
 
-        write(self, folder)
+        write(self, Path(folder))
 
     @staticmethod
     def load(folder: Path | str) -> "Evidence":
@@ -291,9 +298,14 @@ def _standard_errors(particles: Particles) -> Float[Tensor, " r"]:
     return errors if particles.log_weights.shape[-1] > 1 else torch.full_like(errors, torch.nan)
 
 
-def _pooled_error(log_z: Float[Tensor, " r"], errors: Float[Tensor, " r"]) -> float:
-    """Standard error of log mean Ẑ, to first order that of mean Ẑ over its mean."""
-    if len(log_z) == 1:
-        return float(errors[0])
+def _rounding(particles: Particles) -> float:
+    """Of the two terms of log g, which is log γ over the density of N(0, I), at a particle in the middle."""
+    sizes = particles.field.log_g.abs() + 0.5 * particles.x.square().sum(-1)
+    sizes = sizes[sizes.isfinite()]
+    return torch.finfo(particles.x.dtype).eps * float(sizes.median()) if len(sizes) else 0.0
+
+
+def pooled_error(log_z: Float[Tensor, " r"], rounding: float) -> float:
+    """Standard error of log mean Ẑ of several runs, to first order that of mean Ẑ over its mean."""
     relative = torch.exp(log_z - log_mean_exp(log_z))
-    return float(relative.std()) / math.sqrt(len(log_z))
+    return math.hypot(float(relative.std()) / math.sqrt(len(log_z)), rounding)

@@ -1,12 +1,11 @@
 """Runs that were made apart, by processes that know nothing of each other, as one record."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from sbflow.smc.evidence import Cost, Evidence
+from sbflow.smc.evidence import Cost, Evidence, pooled_error
 from sbflow.smc.pareto import pareto_k
 from sbflow.smc.particles import effective_sample_size, log_mean_exp
 
@@ -41,11 +40,12 @@ def combine(islands: Sequence[Evidence]) -> Evidence:
     # an island's own weights are normalised over its runs: they go by its sum of Ẑ
     pooled = torch.cat([one.log_weights + torch.logsumexp(one.log_z_replicates, 0) for one in islands])
     log_weights = pooled - torch.logsumexp(pooled, 0)
-    relative = torch.exp(log_z - log_mean_exp(log_z))
+    rounding = max(one.rounding for one in islands)
     runs = [len(one.log_z_replicates) for one in islands]
     return Evidence(
         log_z=float(log_mean_exp(log_z)),
-        log_z_stderr=float(relative.std()) / math.sqrt(len(log_z)),
+        log_z_stderr=pooled_error(log_z, rounding),
+        rounding=rounding,
         samples=torch.cat([one.samples for one in islands]),
         log_weights=log_weights,
         quality=first.quality,

@@ -23,7 +23,7 @@ def pareto_k(log_weights: Float[Tensor, " n"]) -> float:
         log_weights: need not be normalised; those of minus infinity are left out.
 
     Returns:
-        k; minus infinity where the largest weights are equal to rounding, NaN for fewer than 25 weights.
+        k; minus infinity where the largest weights are equal to within a tenth, NaN for fewer than 25 weights.
 
     References:
         Vehtari, Simpson, Gelman, Yao & Gabry, Pareto smoothed importance sampling, 2024.
@@ -35,8 +35,8 @@ def pareto_k(log_weights: Float[Tensor, " n"]) -> float:
         return math.nan
     weights = torch.exp(ordered[-num_tail - 1 :] - ordered[-1])
     excess = weights[1:] - weights[0]
-    # a tail of rounding errors has no shape
-    if excess[-1] < 1e-6 or excess[_quartile(num_tail)] <= 0:
+    # nothing hangs on the shape of so short a tail, which may be that of rounding errors
+    if excess[-1] < 0.1 or excess[_quartile(num_tail)] <= 0:
         return -math.inf
     return (num_tail * _shape(excess) + PRIOR_COUNT * PRIOR_K) / (num_tail + PRIOR_COUNT)
 

@@ -7,12 +7,16 @@ from typing import NamedTuple
 __all__ = ["Symptoms", "verdict"]
 
 RELIABLE = "reliable"
+FEWEST = 50
+"""Particles of all runs below which neither errors nor tails can be told."""
 
 
 class Symptoms(NamedTuple):
     """What is known against an estimate.
 
     Attributes:
+        complete: whether the run reached its end.
+        rounding: of log γ by its floating-point numbers, in nats.
         stderr: standard error of log Z.
         scatter: standard deviation of log Ẑ between runs; NaN for one run.
         disagreement: ``scatter`` over what the runs' own standard errors lead to expect; NaN for one run.
@@ -25,6 +29,8 @@ class Symptoms(NamedTuple):
         acceptance: mean acceptance of the Markov moves; NaN where there were none.
     """
 
+    complete: bool
+    rounding: float
     stderr: float
     scatter: float
     disagreement: float
@@ -47,6 +53,15 @@ def verdict(symptoms: Symptoms) -> str:
 
 def _complaints(s: Symptoms) -> Iterator[str]:
     """Gravest first."""
+    if not s.complete:
+        yield "the run broke down on the way; its samples are not yet those of the target"
+    if s.rounding > 0.05:
+        yield (
+            f"subtract a constant from log_prob, or work in float64, because values as large as these are rounded by "
+            f"{s.rounding:.2g}"
+        )
+    if s.num_particles * s.num_runs < FEWEST:
+        yield f"rerun with more particles because {s.num_particles * s.num_runs} in all say too little of the spread"
     if s.scatter > 0.5:
         yield f"rerun with more steps or a trained potential because log Z scatters by {s.scatter:.2g} between runs"
     if not math.isfinite(s.stderr):

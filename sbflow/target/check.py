@@ -28,7 +28,10 @@ def check_target(target: Target, x: Float[Tensor, "n d"] | None = None, *, like:
     """
     if x is None:
         x = _default_points(target.dim, torch.empty(0) if like is None else like)
-    log_prob, score = target.log_prob_and_score(x)
+    try:
+        log_prob, score = target.log_prob_and_score(x)
+    except RuntimeError as error:
+        raise ValueError(f"log_prob cannot be evaluated with its gradient: {str(error).splitlines()[0]}") from error
     _check_form("log_prob", log_prob, x.shape[:1], x)
     _check_form("the gradient of log_prob", score, x.shape, x)
     finite = _check_values(log_prob)

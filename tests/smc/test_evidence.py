@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from problems import GAUSSIAN
 
+import sbflow
 from sbflow import smc
 from sbflow.potential import MixturePotential
 from sbflow.process import OrnsteinUhlenbeck, uniform_times
@@ -186,6 +187,29 @@ def test_every_symptom_is_told_with_its_cure(change, reason):
     with pytest.raises(AssertionError, match=f"rerun with .* because .*{reason}"):
         raise AssertionError(sick.verdict)
     assert sick.warning == f"unreliable: {sick.verdict}"
+
+
+def test_what_is_no_matter_of_more_steps_is_told_first():
+    healthy = dataclasses.replace(evidence(2, ess_threshold=0.0), pareto_k=0.9)
+    assert "float64" in dataclasses.replace(healthy, rounding=0.3).verdict
+    assert "broke down" in dataclasses.replace(healthy, times=torch.full((5,), torch.nan)).verdict
+    assert "48 in all say too little" in dataclasses.replace(healthy, num_particles=24).verdict
+
+
+def test_the_error_of_an_exact_potential_is_that_of_its_rounding():
+    constant = -25000.0
+    target = sbflow.target.CallableTarget(lambda x: constant - 0.5 * (x**2).sum(1), 3)
+    for replicates in (1, 4):
+        record = sbflow.estimate_log_z(target, replicates=replicates, num_particles=100)
+        miss = abs(record.log_z - constant - 1.5 * math.log(2 * math.pi))
+        assert miss < 2 * record.log_z_stderr < 0.02
+        assert record.verdict == "reliable"
+
+
+def test_a_record_is_saved_in_a_folder_given_as_a_string(tmp_path):
+    record = evidence(2)
+    record.save(str(tmp_path / "kept"))
+    assert smc.Evidence.load(str(tmp_path / "kept")).log_z == record.log_z
 
 
 def test_runs_that_disagree_more_than_they_admit_are_called_out():

@@ -29,7 +29,8 @@ def record(particles, path, rows):
         **{
             name: getattr(particles, name)[rows]
             for name in ("x", "log_weights", "log_z", "ancestors", "family_changes")
-        }
+        },
+        field=type(particles.field)(*(column[rows] for column in particles.field)),
     )
     chosen = smc.SMCPath(*(column[:, rows] for column in path))
     times = torch.zeros(len(path.ess), dtype=torch.float64)

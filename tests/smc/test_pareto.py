@@ -48,3 +48,10 @@ def test_weights_of_zero_are_left_out():
 def test_equal_weights_have_no_tail_and_few_weights_no_shape():
     assert pareto_k(torch.zeros(100) + 1e-9 * torch.randn(100)) == -math.inf
     assert math.isnan(pareto_k(torch.randn(10)))
+
+
+def test_a_tail_of_rounding_errors_has_no_shape():
+    # log weights that are equal but for a few outliers of some thousandths, as sums of float32 numbers leave them
+    log_weights = torch.zeros(2000)
+    log_weights[:20] = 2.0 ** -torch.arange(5, 25)
+    assert pareto_k(log_weights) == -math.inf

@@ -55,7 +55,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         method: of rollouts and translations: ``"adams"``, of second order, or ``"euler"``, that of the papers.
         learning_rate: peak rate of stage 1.
         finetune_learning_rate: peak rate of stage 2; a tenth to a third of stage 1's.
-        weight_decay: of AdamW.
+        weight_decay: of AdamW, at least 0.
         ema_decay: decay of the average that makes the rollouts and translates.
         cutoff: training times lie in [cutoff, 1 − cutoff].
         end_scores: densities of π₀ and π₁ where known, for labels of less variance in stage 1; see `EndScores`.
@@ -103,6 +103,8 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         for name, rate in (("learning_rate", learning_rate), ("finetune_learning_rate", finetune_learning_rate)):
             if not rate > 0:
                 raise ValueError(f"{name} must be positive, got {rate}")
+        if not 0 <= weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be finite and at least 0, got {weight_decay}")
         if not 0 < cutoff < 0.5:
             raise ValueError(f"cutoff must lie in (0, 0.5), got {cutoff}")
         if compile not in (True, False, "auto"):
@@ -121,6 +123,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         self.ema = averaged(self.drift, ema_decay)
         self.pretrain_steps = pretrain_steps
         self.finetune_steps = finetune_steps
+        self.last_stage = "finetune" if finetune_steps > 0 else "pretrain"
         self.num_steps, self.times = num_steps, times
         self.last_noise, self.method = last_noise, method
         self.learning_rate = learning_rate

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from lightning import LightningModule
 from torch import Tensor
 
@@ -31,8 +32,11 @@ __all__ = ["DIRECTIONS", "BridgeTranslation", "Direction", "Seed"]
 Direction = Literal["forward", "backward"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "backward")
 
-Seed = int | Sequence[int] | Tensor
+Seed = int | np.integer | Sequence[int] | np.ndarray | Tensor
 """One seed for all samples, or one for each."""
+
+Times = Spacing | Sequence[int | float] | np.ndarray | Tensor
+"""Spacing of the steps, or the grid itself."""
 
 
 class BridgeTranslation(LightningModule):
@@ -62,11 +66,11 @@ class BridgeTranslation(LightningModule):
 
     def translate(
         self,
-        x: Float[Tensor, "n *event"],
+        x: Num[Tensor | np.ndarray, "n *event"],
         direction: Direction = "forward",
         *,
         num_steps: int = 30,
-        times: Spacing | Tensor = "uniform",
+        times: Times = "uniform",
         last_noise: bool | None = None,
         sampler: Literal["sde", "ode", "speculative"] = "sde",
         method: Method | None = None,
@@ -99,6 +103,7 @@ class BridgeTranslation(LightningModule):
         Raises:
             ValueError: an option out of range, wrong event shape, or not one seed for each sample.
         """
+        x = self._input(x)
         flag = self._checked(x, direction)
         if sampler not in ("sde", "ode", "speculative"):
             raise ValueError(f"sampler must be 'sde', 'ode' or 'speculative', got {sampler!r}")
@@ -111,11 +116,10 @@ class BridgeTranslation(LightningModule):
         if sampler == "speculative":
             options = {"num_steps": num_steps, "times": times, "last_noise": last_noise, "batch_size": batch_size}
             return self.translate_speculatively(x, direction, generator=source, **options)[0]
-        x = x.to(self.drift.mean.dtype)
         rollout = Rollout(
             self.ema.module,
             self.process,
-            time_grid(times, num_steps, device=x.device),
+            time_grid(_grid(times), num_steps, device=x.device),
             last_noise=self.last_noise if last_noise is None else last_noise,
             method=method or self.method,
             batch_size=batch_size,
@@ -126,11 +130,11 @@ class BridgeTranslation(LightningModule):
     @torch.no_grad()
     def translate_speculatively(
         self,
-        x: Float[Tensor, "n *event"],
+        x: Num[Tensor | np.ndarray, "n *event"],
         direction: Direction = "forward",
         *,
         num_steps: int = 30,
-        times: Spacing | Tensor = "uniform",
+        times: Times = "uniform",
         window: int = 8,
         policy: Policy = "stale",
         draft: Draft = "secant",
@@ -165,8 +169,9 @@ class BridgeTranslation(LightningModule):
         References:
             De Bortoli, Galashov, Gretton, Doucet, Accelerated Diffusion Models via Speculative Sampling, 2025.
         """
-        flag, network = self._checked(x, direction), self.ema.module.eval()
-        grid = time_grid(times, num_steps, device=x.device)
+        x = self._input(x)
+        flag = self._checked(x, direction)
+        grid, network = time_grid(_grid(times), num_steps, device=x.device), self.ema.module.eval()
         source = generator if seed is None else _generators(seed, len(x))
 
         def drift(x: Tensor, u: Tensor) -> Tensor:
@@ -183,18 +188,18 @@ class BridgeTranslation(LightningModule):
                 last_noise=self.last_noise if last_noise is None else last_noise,
                 generator=one,
             )
-            for piece, one in _pieces(x.to(self.drift.mean.dtype), source, batch_size)
+            for piece, one in _pieces(x, source, batch_size)
         ]
         return torch.cat([end for end, _ in parts]), SpeculationInfo.combined([info for _, info in parts])
 
     @torch.no_grad()
     def probability_flow(
         self,
-        x: Float[Tensor, "n *event"],
+        x: Num[Tensor | np.ndarray, "n *event"],
         direction: Direction = "forward",
         *,
         num_steps: int = 30,
-        times: Spacing | Tensor = "uniform",
+        times: Times = "uniform",
         method: Literal["euler", "heun"] = "heun",
         batch_size: int | None = None,
     ) -> Float[Tensor, "n *event"]:
@@ -211,9 +216,9 @@ class BridgeTranslation(LightningModule):
         Raises:
             ValueError: an option out of range or wrong event shape.
         """
+        x = self._input(x)
         flag = self._checked(x, direction)
-        grid = time_grid(times, num_steps, device=x.device)
-        x = x.to(self.drift.mean.dtype)
+        grid = time_grid(_grid(times), num_steps, device=x.device)
         field = in_pieces(self._velocity, batch_size)
         unused = torch.zeros(len(x), dtype=torch.long, device=x.device)
         return solve_ode(lambda x, t: field(x, t, unused), x, grid if flag == 0 else 1 - grid, method=method)
@@ -225,12 +230,23 @@ class BridgeTranslation(LightningModule):
         forward, backward = self.ema.module.eval()(torch.cat([x, x]), u, both).chunk(2)
         return 0.5 * (forward - backward)
 
+    def _input(self, x: Tensor | np.ndarray) -> Tensor:
+        """Samples in the dtype of the module; an array on its device too."""
+        if isinstance(x, Tensor):
+            return x.to(self.drift.mean.dtype)
+        # a copy: torch refuses foreign byte orders and reversed axes
+        return torch.as_tensor(np.array(x, dtype=np.float64, order="C")).to(self.drift.mean)
+
     def _checked(self, x: Tensor, direction: Direction) -> int:
         if direction not in DIRECTIONS:
             raise ValueError(f"direction must be 'forward' or 'backward', got {direction!r}")
         if tuple(x.shape[1:]) != self.event_shape or x.ndim == 0:
             raise ValueError(f"x must have shape [n, {', '.join(map(str, self.event_shape))}], got {list(x.shape)}")
         return DIRECTIONS.index(direction)
+
+
+def _grid(times: Times) -> Spacing | Tensor:
+    return times if isinstance(times, str | Tensor) else torch.as_tensor(np.array(times, dtype=np.float64))
 
 
 def _pieces(x: Tensor, generator: Generators, batch_size: int | None) -> Iterator[tuple[Tensor, Generators]]:
@@ -245,9 +261,9 @@ def _pieces(x: Tensor, generator: Generators, batch_size: int | None) -> Iterato
 
 def _generators(seed: Seed, n: int) -> Generators:
     """One generator, or one for each sample."""
-    if isinstance(seed, int):
-        return seeded_generator(seed)
-    seeds = seed.tolist() if isinstance(seed, Tensor) else list(seed)
+    if isinstance(seed, int | np.integer):
+        return seeded_generator(int(seed))
+    seeds = seed.tolist() if isinstance(seed, Tensor | np.ndarray) else list(seed)
     if not isinstance(seeds, list):
         return seeded_generator(int(seeds))
     if len(seeds) != n:

@@ -14,13 +14,16 @@ __all__ = ["Checkpoints"]
 class Checkpoints(Callback):
     """Saves ``last.ckpt`` at intervals and on SIGTERM, and the best model by a validation metric as ``best.ckpt``.
 
+    Stages train for different losses, so each (``module.stage``, where there is one) has its own best value and its own
+    count of validations: ``best.ckpt`` is of the last stage reached, and only ``module.last_stage`` ends early.
+
     Args:
         every_steps: optimiser steps between two checkpoints.
         every_minutes: minutes after which one is due all the same; None counts steps alone.
         monitor: validation metric (``"val/…"``) that decides which model is the best; None validates nothing.
         validate_every: optimiser steps between two validations, where there is a ``monitor``.
         mode: whether a small or a large value of it is good.
-        patience: training ends after that many validations in a row without a better value; None goes to the end.
+        patience: the last stage ends after that many validations in a row without a better value; None goes to the end.
 
     Raises:
         ValueError: an interval below 1, or ``patience`` without ``monitor``.
@@ -53,15 +56,23 @@ class Checkpoints(Callback):
         self.patience = patience
         self.best = math.inf
         self.validations_since_best = 0
+        self.stage: str | None = None
         self.terminated = False
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Start the clock; of several processes let none leave the others for a SIGTERM of its own."""
         self.saved_step = trainer.global_step
         self.saved_time = time.monotonic()
+        self._enter_stage(module)
+        # a run that ended early has ended, however often it is resumed
+        trainer.should_stop = trainer.should_stop or self._out_of_patience(module)
         if trainer.world_size > 1:
             # Lightning's own handler lets the processes meet wherever they are, in the middle of a step
             signal.signal(signal.SIGTERM, self._take_note)
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """Note the stage of this step: the validation after a stage's last step is still that stage's."""
+        self._enter_stage(module)
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         """Save where a checkpoint is due; under gradient accumulation once per optimiser step."""
@@ -74,7 +85,7 @@ class Checkpoints(Callback):
                 trainer._signal_connector.received_sigterm = True
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Keep the best model, and stop when there has been no better one for long."""
+        """Keep the stage's best model, and stop the last stage when there has been no better one for long."""
         if self.monitor is None or trainer.sanity_checking:
             return
         value = self._value(trainer)
@@ -83,17 +94,40 @@ class Checkpoints(Callback):
             trainer.save_checkpoint(_folder(trainer) / "best.ckpt")
             return
         self.validations_since_best += 1
-        if self.patience is not None and self.validations_since_best >= self.patience:
+        if self._out_of_patience(module):
             trainer.should_stop = True
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Say so if training ended early; the progress bar is closed by now."""
+        if trainer.is_global_zero and trainer.global_step < trainer.max_steps and self._out_of_patience(module):
+            print(
+                f"stopped early at step {trainer.global_step} of {trainer.max_steps}: no better {self.monitor} in "
+                f"{self.validations_since_best} validations (callback.patience={self.patience})",
+                flush=True,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""
-        return {"best": self.best, "validations_since_best": self.validations_since_best}
+        return {"best": self.best, "validations_since_best": self.validations_since_best, "stage": self.stage}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best value so far."""
+        """Go on from the stage's best value so far; older checkpoints do not name the stage."""
         self.best = state_dict["best"]
         self.validations_since_best = state_dict["validations_since_best"]
+        self.stage = state_dict.get("stage")
+
+    def _enter_stage(self, module: LightningModule) -> None:
+        """Begin anew where the stage is another one than before."""
+        stage = getattr(module, "stage", None)
+        if self.stage not in (None, stage):
+            self.best, self.validations_since_best = math.inf, 0
+        self.stage = stage
+
+    def _out_of_patience(self, module: LightningModule) -> bool:
+        """Whether the last stage has gone on for too long without a better value."""
+        if self.patience is None or self.validations_since_best < self.patience:
+            return False
+        return bool(self.stage == getattr(module, "last_stage", self.stage))
 
     def _take_note(self, *_: Any) -> None:
         self.terminated = True

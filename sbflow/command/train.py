@@ -16,7 +16,7 @@ from sbflow.command.evaluate import measure
 from sbflow.command.processes import processes
 from sbflow.command.rank import first_process
 from sbflow.command.report import record_command, write_report
-from sbflow.command.resume import resumed_config
+from sbflow.command.resume import LENGTHS, resumed_config
 from sbflow.command.run import Run, load_weights, print_metrics, write_config
 from sbflow.command.trainer import make_trainer, quiet, trainer_options
 from sbflow.process import suggest_epsilon
@@ -55,6 +55,12 @@ def _continue(config: DictConfig, folder: Path) -> dict[str, float]:
     checkpoint = newest_checkpoint(folder / "checkpoints")
     start = 0 if checkpoint is None else _steps_done(checkpoint)
     data, algorithm = _build(config)
+    if start > algorithm.max_steps:
+        option = next((key for key in LENGTHS if OmegaConf.select(config, key) is not None), "algorithm")
+        raise ValueError(
+            f"{option} makes a run of {algorithm.max_steps} steps, but resume={folder} has reached step {start}: "
+            "fewer steps than were made cannot be taken back; choose at least as many"
+        )
     trainer = make_trainer(config, folder, algorithm.max_steps, start)
     if first_process():
         remove_partial_files(folder)

@@ -1,5 +1,7 @@
 """``sbflow translate``: carry images to the other side."""
 
+import errno
+import os
 import sys
 import zlib
 from collections.abc import Iterator
@@ -50,7 +52,8 @@ class Skipped(list[Path]):
     def add(self, name: Path, reason: str) -> None:
         """Name one on the error stream."""
         self.append(name)
-        print(f"sbflow: skipped {name}: {reason}", file=sys.stderr)
+        # a file name need not be UTF-8
+        print(f"sbflow: skipped {name}: {reason}".encode(errors="replace").decode(), file=sys.stderr)
 
 
 OPTIONS = {
@@ -161,7 +164,7 @@ def _translate_all(
     batches = [names[i : i + size] for i in range(0, len(names), size)][ranks.rank :: ranks.size]
     with Countdown("translating", sum(map(len, batches)), silent=ranks.rank > 0) as countdown:
         for batch in batches:
-            missing = {name for name in batch if config.overwrite or not task.exists(name)}
+            missing = {name for name in batch if config.overwrite or not _exists(task, name)}
             read = dict(_read(task.source, batch, algorithm.event_shape, skipped)) if missing else {}
             if missing & read.keys():
                 made = list(_translations(algorithm, read, config, searcher))
@@ -170,8 +173,7 @@ def _translate_all(
                     save_record(task.destination, config, searcher.records)
                 for name, images in made:
                     if name in missing:
-                        _write(task, name, images, config)
-                        written += 1
+                        written += _write(task, name, images, config, skipped)
             countdown.advance(len(batch))
     return written
 
@@ -212,16 +214,31 @@ def _translations(
         yield name, [torch.cat([image, *samples], dim=-1)] if config.grid else list(samples)
 
 
-def _write(task: Task, name: Path, images: list[Tensor], config: DictConfig) -> None:
-    """Write the results of one input, in its size or in the model's."""
+def _exists(task: Task, name: Path) -> bool:
+    try:
+        return task.exists(name)
+    except OSError:  # the name of a result is too long
+        return False
+
+
+def _write(task: Task, name: Path, images: list[Tensor], config: DictConfig, skipped: Skipped) -> bool:
+    """Write the results of one input, in its size or in the model's; false if they cannot have their names."""
     size = None
     if config.keep_size:
         height, width = image_size(task.source / name)
         size = (height, width * (1 + config.num_samples if config.grid else 1))
-    for image, result in zip(images, task.results[name], strict=True):
-        write_image(image, task.destination / result, size=size)
+    try:
+        for image, result in zip(images, task.results[name], strict=True):
+            write_image(image, task.destination / result, size=size)
+    except OSError as error:
+        # any other, such as a full disk, would meet the next image too
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        skipped.add(name, f"{error.strerror}: {result.name}")
+        return False
+    return True
 
 
 def _seeds(name: Path, seed: int, sample: int) -> tuple[int, int, int]:
     """One stream per image, named by the image, so that neither batch size nor neighbours change a result."""
-    return seed, zlib.crc32(name.as_posix().encode()), sample
+    return seed, zlib.crc32(os.fsencode(name.as_posix())), sample

@@ -1,6 +1,7 @@
 """Unpaired images in files: which belong to which end and split is a subclass's business, the rest is done here."""
 
 import hashlib
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from sbflow.tensor import seeded_generator
 __all__ = ["Files", "ImageData", "held_out", "list_folder"]
 
 GIB = 2**30
+LEAST_TEST = 4  # a metric halves the test images, and a variance needs two
 
 
 class Files(NamedTuple):
@@ -176,7 +178,8 @@ def list_folder(option: str, folder: str | Path) -> Files:
 def held_out(files: Files, fraction: float, split: Literal["train", "test"]) -> Files:
     """The part of a folder that belongs to a split, by a hash of each name: it stays when other files come or go.
 
-    With two images or more neither part is empty; with a fraction of 0 both are the whole folder.
+    With two images or more neither part is empty, and with eight or more at least four are for testing; with a fraction
+    of 0 both parts are the whole folder.
 
     Args:
         files: the whole folder.
@@ -187,18 +190,23 @@ def held_out(files: Files, fraction: float, split: Literal["train", "test"]) -> 
         return files
     order = sorted(files.names, key=_position)
     count = sum(_position(name) < fraction for name in order)
-    count = min(max(count, 1), max(len(order) - 1, 1))
+    least = LEAST_TEST if len(order) >= 2 * LEAST_TEST else 1
+    count = min(max(count, least), max(len(order) - 1, 1))
     part = order[:count] if split == "test" else order[count:]
     return files._replace(names=sorted(part))
 
 
 def _position(name: Path) -> float:
     """A number in [0, 1) that depends on the name alone."""
-    return int.from_bytes(hashlib.sha256(name.as_posix().encode()).digest()[:6]) / 2**48
+    # a file name need not be UTF-8
+    return int.from_bytes(hashlib.sha256(os.fsencode(name.as_posix())).digest()[:6]) / 2**48
 
 
 def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
+    sides = [size, size] if isinstance(size, int) else list(size)
+    if len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+        raise ValueError(f"size must be an int or two ints, height and width, got {sides}")
+    height, width = sides
     if min(height, width) < 4:
         raise ValueError(f"size must be at least 4 pixels in height and width, got {height} x {width}")
     return height, width

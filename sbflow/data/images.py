@@ -132,7 +132,7 @@ def write_image(image: Float[Tensor, "c h w"], file: Path, *, size: Sequence[int
         image = F.resize(image, list(size), antialias=True)
     file.parent.mkdir(parents=True, exist_ok=True)
     # a digest: the name itself may be as long as names can be
-    partial = file.with_name(f".{zlib.crc32(file.name.encode()):08x}.{os.getpid()}.partial")
+    partial = file.with_name(f".{zlib.crc32(os.fsencode(file.name)):08x}.{os.getpid()}.partial")
     try:
         F.to_pil_image(((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()).save(partial, format="png")
         partial.replace(file)
@@ -162,8 +162,10 @@ def _opaque(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, whose range is not known")
     if image.mode.startswith("I"):
-        # Pillow would clip 16-bit grey at 255 instead of scaling it
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8)).convert(mode)
+        grey = np.asarray(image).clip(0, 65535)
+        # Pillow would clip 16-bit grey at 255 instead of scaling it; 32 bits may hold 8 or 16
+        deep = image.mode != "I" or grey.max() > 255
+        return Image.fromarray((grey // 256 if deep else grey).astype(np.uint8)).convert(mode)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

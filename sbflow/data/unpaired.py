@@ -158,12 +158,12 @@ class UnpairedTensors(UnpairedData):
         **kwargs: see `UnpairedData`.
 
     Raises:
-        ValueError: the two sets are empty, of different event shape, or not finite.
+        ValueError: the two sets are empty, of different event shape, not real, or not finite.
     """
 
     def __init__(self, x0: Tensor | np.ndarray, x1: Tensor | np.ndarray, **kwargs: int) -> None:
         super().__init__(**kwargs)
-        x0, x1 = (torch.as_tensor(x).detach().to(torch.get_default_dtype()) for x in (x0, x1))
+        x0, x1 = (_real(name, x).detach().to(torch.get_default_dtype()) for name, x in (("x0", x0), ("x1", x1)))
         for name, x in (("x0", x0), ("x1", x1)):
             if x.ndim < 2 or len(x) == 0:
                 raise ValueError(f"{name} must have shape [n, *event] with n >= 1, got {list(x.shape)}")
@@ -178,3 +178,15 @@ class UnpairedTensors(UnpairedData):
     def load_split(self, split: Literal["train", "test"]) -> Split:
         """Return the same tensors for both splits."""
         return self.tensors
+
+
+def _real(name: str, x: Tensor | np.ndarray) -> Tensor:
+    """Samples as a tensor of real numbers; arrays of any byte order and with reversed axes are copied."""
+    if isinstance(x, np.ndarray):
+        if x.dtype.kind not in "biuf":
+            raise ValueError(f"{name} must hold real numbers, got an array of {x.dtype}")
+        x = x.astype(x.dtype.newbyteorder("="), copy=any(stride < 0 for stride in x.strides), order="C")
+    tensor = torch.as_tensor(x)
+    if tensor.is_complex():
+        raise ValueError(f"{name} must hold real numbers, got a tensor of {tensor.dtype}")
+    return tensor

@@ -17,6 +17,7 @@ from sbflow.metric.transport import PairCosts, mean_squared_distance, pair_costs
 __all__ = ["TranslationQuality", "class_consistency"]
 
 SUFFIXES: dict[Direction, str] = {"forward": "", "backward": "_backward"}
+LEAST_SAMPLES = 4  # two in each half of the real samples
 
 
 class _Reference(NamedTuple):
@@ -81,7 +82,7 @@ class TranslationQuality:
         seed: int = 0,
         batch_size: int = 500,
     ) -> None:
-        check_least(4, num_samples=num_samples)
+        check_least(LEAST_SAMPLES, num_samples=num_samples)
         check_least(1, num_steps=num_steps, batch_size=batch_size)
         if not directions or set(directions).difference(SUFFIXES):
             raise ValueError(f"directions must be some of {list(SUFFIXES)}, got {list(directions)}")
@@ -97,7 +98,7 @@ class TranslationQuality:
         self._measured: tuple[TwoSided, _Reference] | None = None
 
     def check(self, module: object, data: object) -> None:
-        """Refuse data that are no images, and feature extractors that cannot be had, before anything is trained.
+        """Refuse data that are no images or too few, and extractors that cannot be had, before anything is trained.
 
         Raises:
             ValueError: says which.
@@ -106,6 +107,8 @@ class TranslationQuality:
         shape = list(getattr(data, "event_shape", (1, 1, 1)))
         if len(shape) != 3:
             raise ValueError(f"metric TranslationQuality needs images [c, h, w], got samples of shape {shape}")
+        if isinstance(data, TwoSided):
+            _check_enough(data)
         if self.features == "inception":
             inception_features(torch.device("cpu"))
         if self.lpips:
@@ -197,6 +200,15 @@ class TranslationQuality:
     def _subset(self, x: Tensor) -> Int[Tensor, " num_samples"]:
         # sets come sorted by class or by writer, so the first samples would not do
         return torch.randperm(len(x), generator=torch.Generator().manual_seed(self.seed))[: self.num_samples]
+
+
+def _check_enough(data: TwoSided) -> None:
+    test = data.split("test")
+    if min(len(test.x0), len(test.x1)) < LEAST_SAMPLES:
+        raise ValueError(
+            f"metric TranslationQuality needs at least {LEAST_SAMPLES} test images of each end, got {len(test.x0)} and "
+            f"{len(test.x1)}: raise data.test_fraction, or name folders with data.test0 and data.test1"
+        )
 
 
 def class_consistency(labels: Int[Tensor, " n"], predicted: Int[Tensor, " n"]) -> float:

@@ -1,6 +1,7 @@
 import logging
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from assertions import assert_mean_close
@@ -264,6 +265,9 @@ def test_the_probability_flow_is_deterministic_and_undone_by_its_reverse():
             lambda m: m.translate(torch.zeros(3, 2), times=torch.tensor([0.0, 0.5])),
             r"times must increase from 0 to 1, got \[0.0, 0.5\]",
         ),
+        (lambda m: m.translate(np.zeros((3, 2)), times=[0, 0.5]), "times must increase from 0 to 1"),
+        (lambda m: m.translate(np.zeros((3, 5))), r"x must have shape \[n, 2\], got \[3, 5\]"),
+        (lambda m: m.translate(np.zeros(())), r"x must have shape \[n, 2\], got \[\]"),
     ],
 )
 def test_impossible_translations_are_refused(call, message):
@@ -295,6 +299,26 @@ def test_nothing_is_translated_to_nothing(sampler):
     assert trained_flow().translate(torch.zeros(0, 2), sampler=sampler).shape == (0, 2)
 
 
+@pytest.mark.parametrize("sampler", ["sde", "ode", "speculative"])
+def test_arrays_lists_of_times_and_integers_of_numpy_are_taken(sampler):
+    module, x = trained_flow(), np.random.default_rng(0).normal(size=(4, 2))
+    options = {"sampler": sampler, "direction": "backward"}
+    expected = module.translate(torch.as_tensor(x), times=torch.tensor([0, 0.5, 1]), seed=3, **options)
+    for times in ([0, 0.5, 1], np.array([0, 0.5, 1])):
+        for array in (x, x.astype(">f8"), x[::-1].copy()[::-1]):
+            assert torch.equal(module.translate(array, times=times, seed=np.int64(3), **options), expected)
+
+
+def test_arrays_go_along_the_flow_and_by_speculation_too():
+    module, x = trained_flow(), np.ones((3, 2), dtype=np.float32)
+    tensor = torch.as_tensor(x)
+    options = {"times": [0, 0.25, 1]}
+    assert torch.equal(module.probability_flow(x, **options), module.probability_flow(tensor, **options))
+    seeds = np.arange(3)
+    made, expected = (module.translate_speculatively(z, seed=seeds, **options)[0] for z in (x, tensor))
+    assert torch.equal(made, expected)
+
+
 def test_double_precision_samples_are_translated():
     x = torch.randn(4, 2, dtype=torch.float64)
     assert trained_flow().translate(x).isfinite().all()
@@ -310,6 +334,9 @@ def test_double_precision_samples_are_translated():
         ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\), got 1.0"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"finetune_learning_rate": -1.0}, "finetune_learning_rate"),
+        ({"weight_decay": -0.1}, "weight_decay must be finite and at least 0, got -0.1"),
+        ({"weight_decay": float("inf")}, "weight_decay must be finite and at least 0, got inf"),
+        ({"weight_decay": float("nan")}, "weight_decay must be finite and at least 0, got nan"),
         ({"method": "heun"}, "method must be 'adams' or 'euler', got 'heun'"),
         ({"guard": "hope"}, "guard must be 'refuse', 'warn' or 'off', got 'hope'"),
         ({"compile": "yes"}, "compile must be true, false or auto, got 'yes'"),

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,10 +25,12 @@ class Stopped(Exception):
 
 def stop_at(monkeypatch, step):
     """Break off training after an optimiser step, in the middle of everything."""
+    whole = Checkpoints.on_train_batch_start
 
-    def broken(self, trainer, *_):
+    def broken(self, trainer, *arguments):
         if trainer.global_step == step:
             raise Stopped
+        whole(self, trainer, *arguments)
 
     monkeypatch.setattr(Checkpoints, "on_train_batch_start", broken)
 
@@ -43,6 +46,11 @@ def stopped(step, folder, *arguments):
 
 def checkpoint(folder, name="last"):
     return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def watched(saved):
+    """What the callback keeps of the validation metric."""
+    return saved["callbacks"]["Checkpoints"]
 
 
 def steps(folder):
@@ -158,6 +166,22 @@ def test_a_run_can_be_made_longer_at_its_end(tmp_path, capsys):
     assert steps(folder) == list(range(18))
 
 
+@pytest.mark.parametrize("start", ["finished", "stopped"])
+def test_steps_that_were_made_are_not_taken_back_and_nothing_is_written(bridge, tmp_path, capsys, start):
+    folder = tmp_path / "run"
+    if start == "finished":
+        shutil.copytree(bridge, folder)
+    else:
+        stopped(12, folder, *TINY_BRIDGE, "callback.every_steps=4")
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    result = sbflow("train", f"resume={folder}", "algorithm.finetune_steps=2", capsys=capsys)
+    assert result.code == 2
+    reached = 14 if start == "finished" else 12
+    assert "algorithm.finetune_steps makes a run of 10 steps" in result.err
+    assert f"has reached step {reached}: fewer steps than were made cannot be taken back" in result.err
+    assert before == {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 @pytest.mark.parametrize(
     "override", ["process.epsilon=2.0", "algorithm.pretrain_steps=9", "seed=3", "data=glyphs", "run_dir=elsewhere"]
 )
@@ -191,6 +215,50 @@ def test_the_best_model_by_a_validation_metric_is_kept_and_training_stops_early(
     # patience validations after the best one, far from the end
     assert last["global_step"] == best["global_step"] + 4 < 60
     assert "best/test/joint_kl" in json.loads((tmp_path / "run" / "metrics.json").read_text())
+
+
+WATCHED = ("callback.monitor=val/energy_distance", "callback.validate_every=2", "callback.patience=2")
+# steps too small to change a number
+NEVER_BETTER = ("algorithm.guard=off", "algorithm.learning_rate=1e-30", "algorithm.finetune_learning_rate=1e-30")
+IMPATIENT = (*TINY_BRIDGE, *WATCHED, *NEVER_BETTER, "algorithm.finetune_steps=9")
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory):
+    """A run of 8 + 9 steps in which the first validation of a stage is the best; it ends early."""
+    folder = tmp_path_factory.mktemp("impatient") / "run"
+    assert sbflow("train", *IMPATIENT, f"run_dir={folder}").code == 0
+    return folder
+
+
+def test_patience_ends_the_last_stage_alone_and_each_stage_has_its_own_best_value(impatient):
+    last, best = checkpoint(impatient), checkpoint(impatient, "best")
+    assert (best["global_step"], last["global_step"]) == (10, 14)
+    assert watched(last)["stage"] == watched(best)["stage"] == "finetune"
+    assert (watched(last)["validations_since_best"], watched(best)["validations_since_best"]) == (2, 0)
+
+
+def test_a_run_that_ended_early_stays_ended_until_it_is_given_more_patience(impatient, tmp_path, capsys):
+    folder = shutil.copytree(impatient, tmp_path / "run")
+    before, table = checkpoint(folder), (folder / "metrics.csv").read_bytes()
+    result = sbflow("train", f"resume={folder}", capsys=capsys)
+    assert result.code == 0
+    assert "stopped early at step 14 of 17: no better val/energy_distance in 2 validations" in result.out
+    assert_same_tensors(checkpoint(folder)["state_dict"], before["state_dict"])
+    assert watched(checkpoint(folder)) == watched(before)
+    assert (folder / "metrics.csv").read_bytes() == table
+    result = sbflow("train", f"resume={folder}", "callback.patience=null", capsys=capsys)
+    assert result.code == 0 and "stopped early" not in result.out
+    assert checkpoint(folder)["global_step"] == 17
+
+
+@pytest.mark.parametrize("step", [5, 11], ids=["stage 1", "stage 2"])
+def test_a_stopped_run_has_the_patience_of_the_undisturbed_one(impatient, tmp_path, step):
+    folder = stopped(step, tmp_path / "run", *IMPATIENT, f"callback.every_steps={step}")
+    assert sbflow("train", f"resume={folder}").code == 0
+    one, other = checkpoint(folder), checkpoint(impatient)
+    assert one["global_step"] == other["global_step"]
+    assert watched(one) == watched(other)
 
 
 def test_an_unknown_monitor_is_answered_with_those_that_there_are(tmp_path, capsys):

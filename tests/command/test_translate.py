@@ -168,6 +168,28 @@ def test_unreadable_images_are_named_skipped_and_tried_again(run, source, tmp_pa
     assert "translated 0 images, 3 were there already, skipped 3" in result.out
 
 
+def test_a_result_whose_name_would_be_too_long_is_skipped_and_the_rest_goes_on(run, tmp_path, capsys):
+    folder = pictures(tmp_path / "in", 3)
+    (folder / "001.png").rename(folder / f"{'x' * 251}.png")
+    result = translate(run, folder, tmp_path / "out", "num_steps=2", "num_samples=2", capsys=capsys)
+    assert result.code == 1 and "translated 2 images, skipped 1 ->" in result.out
+    assert result.err.count("sbflow: skipped xxx") == 1 and "File name too long: xxx" in result.err
+    assert sorted(contents(tmp_path / "out")) == [
+        *("002-0.png", "002-1.png"),
+        *("deeper/000-0.png", "deeper/000-1.png"),
+    ]
+
+
+def test_names_that_are_not_utf_8_are_translated_and_named(run, tmp_path, capsys):
+    folder = pictures(tmp_path / "in", 2)
+    names = [os.fsdecode(name) for name in (b"caf\xe9.png", b"th\xe9.png")]
+    (folder / "001.png").rename(folder / names[0])
+    (folder / names[1]).write_bytes(b"not a picture")
+    result = translate(run, folder, tmp_path / "out", "num_steps=2", capsys=capsys)
+    assert result.code == 1 and "sbflow: skipped th?.png" in result.err
+    assert sorted(contents(tmp_path / "out")) == sorted([names[0], "deeper/000.png"])
+
+
 def test_an_input_is_never_changed(run, source, tmp_path):
     before = contents(source)
     assert translate(run, source, tmp_path / "out", "num_steps=2", "overwrite=true").code == 0

@@ -61,6 +61,20 @@ def test_neither_split_of_two_images_is_empty():
         assert len(held_out(files, fraction, "test").names) == len(held_out(files, fraction, "train").names) == 1
 
 
+def test_of_eight_images_at_least_four_are_for_testing_and_of_fewer_one():
+    files = Files("folder0", Path(), [Path(f"{k}.png") for k in range(17)])
+    for n, least in ((7, 1), (8, 4), (17, 4)):
+        some = files._replace(names=files.names[:n])
+        test, train = (held_out(some, 1e-9, split).names for split in ("test", "train"))
+        assert len(test) == least and sorted([*test, *train]) == sorted(some.names)
+
+
+def test_a_name_that_is_not_utf_8_belongs_to_one_split():
+    files = Files("folder0", Path(), [Path(os.fsdecode(b"caf%c.png" % byte)) for byte in range(0xE0, 0xF0)])
+    test, train = (held_out(files, 0.5, split).names for split in ("test", "train"))
+    assert not set(test) & set(train) and set(test) | set(train) == set(files.names)
+
+
 def test_test_folders_are_used_where_they_are_given(folders, tmp_path):
     test = fill(tmp_path / "test", 3, 7)
     data = ImageFolders(*folders, test0=test, test_fraction=0.2)
@@ -189,6 +203,8 @@ def test_a_batch_is_reflected_and_cut_at_random_and_a_split_is_not(tmp_path):
     ("options", "message"),
     [
         ({"size": 3}, "size must be at least 4 pixels in height and width, got 3 x 3"),
+        ({"size": [16, 16.5]}, r"size must be an int or two ints, height and width, got \[16, 16.5\]"),
+        ({"size": [16]}, r"size must be an int or two ints, height and width, got \[16\]"),
         ({"channels": 2}, "channels must be 1 or 3, got 2"),
         ({"crop_margin": -1}, "crop_margin must be at least 0, got -1"),
         ({"cache": ""}, "cache must be 'memory', 'none' or a folder"),
@@ -198,6 +214,7 @@ def test_a_batch_is_reflected_and_cut_at_random_and_a_split_is_not(tmp_path):
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
     ],
 )
+@pytest.mark.usefixtures("unchecked_types")
 def test_impossible_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         ImageFolders("a", "b", **options)

@@ -38,6 +38,14 @@ def test_sixteen_bit_grey_keeps_its_contrast(tmp_path):
     assert read_image(tmp_path / "a.png", (1, 4, 4)).mean().abs() < 0.01
 
 
+@pytest.mark.parametrize(("largest", "expected"), [(255, 200 / 127.5 - 1), (65535, -1)])
+def test_32_bit_grey_is_read_as_8_bits_where_its_values_fit(tmp_path, largest, expected):
+    pixels = np.full((100, 100), 200, dtype=np.int32)
+    pixels[0, 0] = largest
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    assert abs(read_image(tmp_path / "a.tif", (1, 100, 100)).median() - expected) < 1e-6
+
+
 def test_files_are_listed_in_order_with_their_sub_folders(tmp_path):
     for name in ("b/x.png", "a.JPG", "notes.txt", "b/a.webp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -200,3 +208,9 @@ def test_a_name_as_long_as_names_can_be_is_written(tmp_path):
     name = "x" * 251 + ".png"
     write_image(torch.zeros(1, 4, 4), tmp_path / name)
     assert (tmp_path / name).is_file()
+
+
+def test_a_name_that_is_not_utf_8_is_written(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    write_image(torch.zeros(1, 4, 4), tmp_path / name)
+    assert [file.name for file in image_files(tmp_path)] == [name]

@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -89,12 +90,23 @@ def test_a_split_is_loaded_once():
         (torch.zeros(3), torch.zeros(3, 1), r"x0 must have shape \[n, \*event\] with n >= 1, got \[3\]"),
         (torch.zeros(3, 1), torch.zeros(0, 1), r"x1 must have shape .* got \[0, 1\]"),
         (torch.zeros(3, 1), torch.full((3, 1), float("nan")), "x1 holds NaN"),
+        (torch.zeros(3, 1), np.zeros((3, 1), dtype=complex), "x1 must hold real numbers, got an array of complex128"),
+        (np.zeros((3, 1), dtype=object), torch.zeros(3, 1), "x0 must hold real numbers, got an array of object"),
+        (torch.zeros(3, 1, dtype=torch.complex64), torch.zeros(3, 1), "x0 must hold real .* tensor of torch.complex64"),
         (torch.zeros(3, 1), torch.zeros(3, 2), r"share their event shape, got \[1\] and \[2\]"),
     ],
 )
 def test_unusable_tensors_are_refused(x0, x1, message):
     with pytest.raises(ValueError, match=message):
         UnpairedTensors(x0, x1)
+
+
+@pytest.mark.parametrize("dtype", [">f8", ">f4", ">i2", "float32", "bool"])
+def test_arrays_of_any_byte_order_and_direction_are_taken(dtype):
+    x = np.arange(12).reshape(4, 3).astype(dtype)
+    for array in (x, x[::-1], x[:, ::-1], x[:1][::-1], x.T):
+        data = UnpairedTensors(array, array)
+        assert torch.equal(data.split("train").x0, torch.tensor(array.tolist(), dtype=torch.get_default_dtype()))
 
 
 def test_an_empty_batch_is_refused():

@@ -172,6 +172,21 @@ def test_vectors_are_refused_before_training():
         TranslationQuality().check(object(), tiny())
 
 
+def test_too_few_test_images_are_refused_before_training():
+    data = UnpairedTensors(torch.zeros(4, 1, 8, 8), torch.zeros(3, 1, 8, 8))
+    message = "at least 4 test images of each end, got 4 and 3: raise data.test_fraction, or name .* data.test0 and"
+    with pytest.raises(ValueError, match=message):
+        TranslationQuality().check(Identity(), data)
+
+
+def test_four_test_images_of_each_end_are_enough(trainings):
+    data = UnpairedTensors(torch.rand(4, 1, 8, 8), torch.rand(4, 1, 8, 8) - 1)
+    quality = TranslationQuality(directions=("forward", "backward"))
+    quality.check(Identity(), data)
+    values = quality(Identity(), data)
+    assert values["test/frechet_floor_num_samples"] == 2 and all(value == value for value in values.values())
+
+
 def test_extractors_that_cannot_be_had_are_refused_before_training(monkeypatch):
     def absent(device):
         raise ValueError("cannot be had")

@@ -135,7 +135,7 @@ def test_a_search_that_is_stopped_leaves_the_record_of_its_images(run, source, t
         if len(written) == 3:
             raise KeyboardInterrupt
         written.append(name)
-        write(task, name, *rest)
+        return write(task, name, *rest)
 
     monkeypatch.setattr(translation, "_write", stopped)
     assert translate(run, source, tmp_path / "part", *options).code == 130

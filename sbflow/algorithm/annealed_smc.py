@@ -61,7 +61,7 @@ class AnnealedSMC(EvidenceSampler):
         resampling: Scheme = "systematic",
         chunk_size: int | str | None = None,
     ) -> None:
-        super().__init__(target, whitening, num_particles)
+        super().__init__(target, whitening, num_particles, chunk_size)
         if num_steps is not None:
             check_count("num_steps", num_steps, 1)
         if not 0 <= ess_threshold <= 1:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Integral
 from typing import NamedTuple
 
@@ -20,10 +21,13 @@ from sbflow.smc import (
     Evidence,
     GuidedDenoising,
     Particles,
+    Probe,
     SamplingError,
     SMCPath,
+    probe,
     sample_annealed,
 )
+from sbflow.smc.memory import Pieces
 from sbflow.target import CountingTarget, Target, check_target
 from sbflow.tensor import seeded_generator
 from sbflow.whitening import Pilot, Whitened, Whitening
@@ -32,9 +36,10 @@ __all__ = ["Draw", "EvidenceSampler", "IncompleteRun"]
 
 # second keys of the random streams, apart from every seed of `estimate`: what is chosen on the draws that are then
 # reported would bias their Ẑ
-WHITENING_STREAM, CHECK_STREAM = 2, 3
+WHITENING_STREAM, CHECK_STREAM, PROBE_STREAM = 2, 3, 13
 ISLAND_STREAM = 11
 PILOT_PARTICLES = 1000
+MOST_PROBES = 2000
 
 
 class Draw(NamedTuple):
@@ -85,6 +90,7 @@ class EvidenceSampler(LightningModule, abc.ABC):
         target: the density.
         whitening: rule that chooses the reference law; the strongest lever on the variance of Ẑ.
         num_particles: particles of a run.
+        chunk_size: points per call of the density, or the memory of a call, as "500MB"; None for all at once.
 
     Raises:
         ValueError: ``num_particles`` is below 1.
@@ -94,9 +100,12 @@ class EvidenceSampler(LightningModule, abc.ABC):
     whitening_evaluations: Tensor
     training_evaluations: Tensor
 
-    def __init__(self, target: Target, whitening: Whitening, num_particles: int) -> None:
+    def __init__(
+        self, target: Target, whitening: Whitening, num_particles: int, chunk_size: int | str | None = None
+    ) -> None:
         super().__init__()
         check_count("num_particles", num_particles, 1)
+        self.pieces = Pieces(chunk_size)
         self.target = CountingTarget(target)
         self.whitening = whitening
         self.affine = whitening.empty(target.dim)
@@ -176,7 +185,8 @@ class EvidenceSampler(LightningModule, abc.ABC):
             drawn = self.draw(self.like(replicates, num_particles), generator, num_steps=num_steps, trained=trained)
         except SamplingError as error:
             raise IncompleteRun(str(error), self._so_far(error, start, before)) from error
-        return self._evidence(drawn, start, before)
+        evidence = self._evidence(drawn, start, before)
+        return self._probed(evidence, drawn.particles, seeded_generator(*keys, PROBE_STREAM, device=self.device))
 
     def like(self, replicates: int, num_particles: int) -> Float[Tensor, "r n d"]:
         """Empty particles of the dtype and on the device of this module."""
@@ -221,6 +231,24 @@ class EvidenceSampler(LightningModule, abc.ABC):
         generator = seeded_generator(0, WHITENING_STREAM, device=self.device)
         particles, _ = sample_annealed(kernel, self.like(1, PILOT_PARTICLES), generator=generator)
         return whitening.refit(self.affine(particles.x[0]), particles.log_weights[0])
+
+    def _probed(self, evidence: Evidence, particles: Particles, generator: torch.Generator) -> Evidence:
+        """The record with what points further out have found, for no more evaluations than two steps."""
+        before, log_prob = self._spent(), Whitened(self.target, self.affine).log_prob
+        try:
+            found = probe(
+                lambda z: torch.cat(self.pieces(log_prob, z)),
+                particles.x.flatten(0, 1),
+                evidence.log_weights,
+                generator=generator,
+                num_probes=2 * min(MOST_PROBES // 2, (len(evidence.log_weights) + 1) // 2),
+            )
+        # a density may raise so far out, of whatever kind: the run is finished, and a look at its surroundings no part
+        except Exception:
+            found = Probe()
+        spent = Cost(*(after - earlier for after, earlier in zip(self._spent(), before, strict=True)))
+        values = {f"probe_{name}": value for name, value in found._asdict().items()}
+        return replace(evidence, probe_cost=spent, **values)
 
     def _so_far(self, error: SamplingError, start: float, before: Cost) -> Evidence | None:
         if error.particles is None or error.path is None:

@@ -65,7 +65,8 @@ class GeometricSampler(EvidenceSampler):
         exponents = check_exponents(exponents, len(samplers))
         first = samplers[0]
         target = GeometricTarget([part.target for part in samplers], exponents)
-        super().__init__(target, first.whitening, first.num_particles if num_particles is None else num_particles)
+        num_particles = first.num_particles if num_particles is None else num_particles
+        super().__init__(target, first.whitening, num_particles, chunk_size)
         if num_steps is not None and num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
         self.to(first.device)

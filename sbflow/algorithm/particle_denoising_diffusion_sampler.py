@@ -100,7 +100,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         tempering: float | None = None,
         chunk_size: int | str | None = None,
     ) -> None:
-        super().__init__(target, whitening, num_particles)
+        super().__init__(target, whitening, num_particles, chunk_size)
         for name, value in (("batch_size", batch_size), ("num_steps", num_steps)):
             check_count(name, value, 1)
         if refinements < 0 or updates_per_refinement < 1:

@@ -35,6 +35,11 @@ class Cost(NamedTuple):
 
 
 NO_COST = Cost()
+MARKOV = math.log(100)
+ENOUGH = 10
+"""Effective sample size of a probe from which on its standard error is believed."""
+SURE = 3.5
+"""Joint standard errors between run and probe: one false alarm in four thousand runs that miss nothing."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,10 @@ class Evidence:
         quality: distances to exact samples and the like, by name.
         rounding: of log γ at the particles by the floating-point numbers that they are made of, in nats; it is part of
             the standard errors, as many particles do not average it out.
+        probe_log_z: log Z by points that reach further than the runs do, see `sbflow.smc.probe`; NaN if not made.
+        probe_stderr: standard error of ``probe_log_z``.
+        probe_ess: effective sample size of these points.
+        probe_cost: evaluations by them.
     """
 
     log_z: float
@@ -98,6 +107,10 @@ class Evidence:
     parameters: dict[str, Tensor] = field(default_factory=dict)
     quality: dict[str, float] = field(default_factory=dict)
     rounding: float = 0.0
+    probe_log_z: float = math.nan
+    probe_stderr: float = math.nan
+    probe_ess: float = math.nan
+    probe_cost: Cost = NO_COST
 
     @classmethod
     def from_run(
@@ -190,6 +203,7 @@ class Evidence:
                 least_ess=float(share[least].min()),
                 least_ess_time=float(self.times[least]),
                 acceptance=self.mean_acceptance,
+                missed=self.missed,
             )
         )
 
@@ -197,6 +211,16 @@ class Evidence:
     def warning(self) -> str | None:
         """Why the estimate should not be trusted as it stands, or None."""
         return None if self.verdict == RELIABLE else f"unreliable: {self.verdict}"
+
+    @property
+    def missed(self) -> float:
+        """How much larger log Z is by the probe, in nats, where that can be told; else 0."""
+        excess = self.probe_log_z - self.log_z
+        # by Markov's inequality an estimate without bias exceeds Z so far in one case of a hundred, whatever its law
+        if excess > MARKOV:
+            return float(excess)
+        error = math.hypot(self.probe_stderr, self.log_z_stderr)
+        return float(excess) if self.probe_ess > ENOUGH and excess > SURE * error else 0.0
 
     @property
     def mean_acceptance(self) -> float:

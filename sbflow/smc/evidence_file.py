@@ -43,7 +43,7 @@ def read(folder: Path) -> Evidence:
     for entry in fields(Evidence):
         if entry.name.endswith("cost"):
             prefix = entry.name.removesuffix("cost")
-            values[entry.name] = Cost(*(numbers[f"{prefix}{kind}_evaluations"] for kind in Cost._fields))
+            values[entry.name] = Cost(*(numbers.get(f"{prefix}{kind}_evaluations", 0) for kind in Cost._fields))
         elif entry.name not in values:
             # numbers that an earlier version did not write are not known
             number = numbers.get(entry.name)

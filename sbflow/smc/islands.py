@@ -1,5 +1,6 @@
 """Runs that were made apart, by processes that know nothing of each other, as one record."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,7 +24,8 @@ def combine(islands: Sequence[Evidence]) -> Evidence:
     Args:
         islands: records of independent runs of one sampler, of equally many particles and with the same levels.
             Evaluations by the runs are added up, those of whitening and training are the first one's, as each island
-            repeats them or has them from the same checkpoint, and so is ``quality``; seconds are the slowest one's.
+            repeats them or has them from the same checkpoint, and so is ``quality``; seconds are the slowest one's, the
+            probe the surest one.
 
     Raises:
         ValueError: there are none, or their particles or levels differ.
@@ -42,6 +44,7 @@ def combine(islands: Sequence[Evidence]) -> Evidence:
     log_weights = pooled - torch.logsumexp(pooled, 0)
     rounding = max(one.rounding for one in islands)
     runs = [len(one.log_z_replicates) for one in islands]
+    surest = min(islands, key=lambda one: (math.isnan(one.probe_log_z), one.probe_stderr))
     return Evidence(
         log_z=float(log_mean_exp(log_z)),
         log_z_stderr=pooled_error(log_z, rounding),
@@ -63,13 +66,21 @@ def combine(islands: Sequence[Evidence]) -> Evidence:
         num_nan=sum(one.num_nan for one in islands),
         num_particles=first.num_particles,
         seconds=max(one.seconds for one in islands),
-        cost=Cost(*(sum(kind) for kind in zip(*(one.cost for one in islands), strict=True))),
+        cost=_total("cost", islands),
         whitening_cost=first.whitening_cost,
         training_cost=first.training_cost,
         weight_variance=sum(n * one.weight_variance for n, one in zip(runs, islands, strict=True)) / sum(runs),
         predicted_variance=first.predicted_variance,
+        probe_log_z=surest.probe_log_z,
+        probe_stderr=surest.probe_stderr,
+        probe_ess=surest.probe_ess,
+        probe_cost=_total("probe_cost", islands),
         parameters={name: torch.cat([one.parameters[name] for one in islands]) for name in first.parameters},
     )
+
+
+def _total(name: str, islands: Sequence[Evidence]) -> Cost:
+    return Cost(*(sum(kind) for kind in zip(*(getattr(one, name) for one in islands), strict=True)))
 
 
 def _beside(name: str, islands: Sequence[Evidence]) -> Tensor:

@@ -30,6 +30,8 @@ def _rows(e: Evidence) -> Iterator[tuple[str, str]]:
     if math.isfinite(e.pareto_k):
         yield "Pareto k", f"{e.pareto_k:.2f}"
     yield "ELBO", f"{e.elbo:.4f}"
+    if math.isfinite(e.probe_log_z):
+        yield "log Z further out", f"{e.probe_log_z:.4g} ± {e.probe_stderr:.2g}, ESS {e.probe_ess:.0f}"
     promised = "" if math.isnan(e.predicted_variance) else f", {e.predicted_variance:.3g} promised by the grid of times"
     if not math.isnan(e.weight_variance):
         yield "variances of the steps", f"{e.weight_variance:.3g} in all{promised}"
@@ -39,6 +41,7 @@ def _rows(e: Evidence) -> Iterator[tuple[str, str]]:
         yield name.replace("_", " "), f"{value:.4g}"
     for name, cost in (
         ("evaluations", e.cost),
+        ("to look further out", e.probe_cost),
         ("to whiten", e.whitening_cost),
         ("to train and tune", e.training_cost),
     ):

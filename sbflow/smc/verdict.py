@@ -27,6 +27,7 @@ class Symptoms(NamedTuple):
         least_ess: smallest effective sample size on the way, as a share of the particles.
         least_ess_time: when that was.
         acceptance: mean acceptance of the Markov moves; NaN where there were none.
+        missed: how much larger log Z is by a probe that reaches further, where that can be told; else 0.
     """
 
     complete: bool
@@ -41,12 +42,13 @@ class Symptoms(NamedTuple):
     least_ess: float
     least_ess_time: float
     acceptance: float
+    missed: float
 
 
 def verdict(symptoms: Symptoms) -> str:
     """``"reliable"``, or what to do and why, by the gravest symptom.
 
-    It is no proof: runs that all miss the same mode agree with each other and look well.
+    It is no proof: runs that all miss the same mode agree with each other and look well, and a probe may miss it too.
     """
     return next(_complaints(symptoms), RELIABLE)
 
@@ -62,6 +64,11 @@ def _complaints(s: Symptoms) -> Iterator[str]:
         )
     if s.num_particles * s.num_runs < FEWEST:
         yield f"rerun with more particles because {s.num_particles * s.num_runs} in all say too little of the spread"
+    if s.missed > 0:
+        yield (
+            f"rerun with another whitening or more steps because points further out find log Z {s.missed:.2g} larger: "
+            "a tail, an arm or a mode was missed"
+        )
     if s.scatter > 0.5:
         yield f"rerun with more steps or a trained potential because log Z scatters by {s.scatter:.2g} between runs"
     if not math.isfinite(s.stderr):

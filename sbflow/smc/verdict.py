@@ -66,8 +66,8 @@ def _complaints(s: Symptoms) -> Iterator[str]:
         yield f"rerun with more particles because {s.num_particles * s.num_runs} in all say too little of the spread"
     if s.missed > 0:
         yield (
-            f"rerun with another whitening or more steps because points further out find log Z {s.missed:.2g} larger: "
-            "a tail, an arm or a mode was missed"
+            f"rerun with a wider whitening (full_rank, standard) or annealed SMC because points further out find log Z "
+            f"{s.missed:.2g} larger: a tail, an arm or a mode was missed"
         )
     if s.scatter > 0.5:
         yield f"rerun with more steps or a trained potential because log Z scatters by {s.scatter:.2g} between runs"

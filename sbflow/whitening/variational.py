@@ -107,7 +107,13 @@ class Variational(Whitening):
         noise = balanced_draws(self._count(family.num_noise), family.num_noise, self.seed).to(device)
         start = self._start(density, family, noise)
         _maximise(density, start, family, noise, self.num_steps)
-        fitted = _compose(start, family.loc.detach(), family.scale().detach())
+        try:
+            fitted = _compose(start, family.loc.detach(), family.scale().detach())
+        except (ValueError, torch.linalg.LinAlgError) as error:
+            raise ValueError(
+                f"{self._name} whitening found no Gaussian, as the best scale has no bounds: see that the integral of "
+                f"exp(log_prob) is finite in every direction, or {ADVICE}"
+            ) from error
         self._check_converged(density, fitted, start(family(noise)).detach())
         return Affine(fitted.loc, self.inflation * fitted.scale)
 

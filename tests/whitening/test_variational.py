@@ -185,6 +185,12 @@ def test_a_density_that_cannot_be_normalised_is_refused_in_one_line(make, log_pr
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("make", [MeanField, LowRank, FullRank])
+def test_a_direction_in_which_nothing_changes_is_refused_in_one_line(make) -> None:
+    with pytest.raises(ValueError, match=r"found no Gaussian, .* integral .* in every direction.*whitening=standard"):
+        make().fit(CallableTarget(lambda x: -0.5 * x[:, 0].square(), 2))
+
+
 @every_family
 def test_a_bounded_support_is_refused_in_one_line(make) -> None:
     target = CallableTarget(lambda x: x.log().sum(1) - x.sum(1), 2)

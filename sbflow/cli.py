@@ -77,11 +77,14 @@ def _run(name: str) -> None:
 
 
 def _additive(name: str, argument: str) -> str:
-    """Let ``algorithm.num_steps=10`` set an option that no yaml names.
+    """Let ``algorithm.num_steps=10`` set an option that no yaml names, and ``metric=null`` leave a part out.
 
     Defaults live in Python alone, so the composed config lacks most options; what is set is checked against the
     signature of its class before anything is built.
     """
+    part = argument.removesuffix("=null")
+    if part != argument and (config_dir() / part).is_dir():
+        return f"~{part}"
     dotted = re.match(r"([A-Za-z_]\w*)(\.\w+)+=", argument)
     if dotted is None or dotted[1] == "hydra":
         return argument

@@ -35,21 +35,28 @@ def evaluate(config: DictConfig) -> dict[str, float]:
 def measure(run: Run, data: Any) -> dict[str, float]:
     """Write ``metrics.json`` and the figures of a run; numbers of earlier stages carry the stage's name in front.
 
-    Another checkpoint than the run's last one is measured alone, into files that carry its name.
+    Another checkpoint than the run's last one is measured alone, into files that carry its name. A metric or a figure
+    that is null is left out.
     """
-    metric = build(run.config, "metric")
-    metrics = metric(run.algorithm, data)
-    if not run.name:
-        for file in _others(run.folder / "checkpoints"):
-            other = build(run.config, "algorithm")
-            load_weights(other, file)
-            stage = file.stem.removeprefix("stage-")
-            metrics |= {f"{stage}/{name}": value for name, value in metric(other, data).items()}
+    metrics = {} if run.config.get("metric") is None else _metrics(run, data)
     write_json(run.folder / (f"metrics-{run.name}.json" if run.name else "metrics.json"), metrics)
     figures = run.folder / "figures" / run.name
-    save_figure(build(run.config, "figure")(run.algorithm, data), figures / f"{_name(run.config.figure)}.png")
+    if run.config.get("figure") is not None:
+        save_figure(build(run.config, "figure")(run.algorithm, data), figures / f"{_name(run.config.figure)}.png")
     if (run.folder / "metrics.csv").is_file() and not run.name:
         save_figure(loss_curve(run.folder / "metrics.csv"), figures / "loss.png")
+    return metrics
+
+
+def _metrics(run: Run, data: Any) -> dict[str, float]:
+    """Of the run's model, and of the others that it has kept."""
+    metric = build(run.config, "metric")
+    metrics: dict[str, float] = metric(run.algorithm, data)
+    for file in [] if run.name else _others(run.folder / "checkpoints"):
+        other = build(run.config, "algorithm")
+        load_weights(other, file)
+        stage = file.stem.removeprefix("stage-")
+        metrics |= {f"{stage}/{name}": value for name, value in metric(other, data).items()}
     return metrics
 
 

@@ -25,6 +25,7 @@ __all__ = ["train"]
 
 CHECKED = ("algorithm", "network", "target", "whitening", "data", "logger")
 BUILT = ("process", "callback", "metric", "figure")
+OPTIONAL = ("metric", "figure")
 
 
 def train(config: DictConfig) -> dict[str, float]:
@@ -93,8 +94,9 @@ def _build(config: DictConfig) -> tuple[Any, Any]:
     config.event_shape = list(data.event_shape)
     _choose_epsilon(config, data)
     algorithm = build(config, "algorithm")
-    for part in ("metric", "figure"):
-        getattr(build(config, part), "check", lambda *_: None)(algorithm, data)
+    for part in OPTIONAL:
+        if config.get(part) is not None:
+            getattr(build(config, part), "check", lambda *_: None)(algorithm, data)
     return data, algorithm
 
 
@@ -108,7 +110,8 @@ def _check_options(config: DictConfig) -> None:
     for part in CHECKED:
         check_options(known.get(part), part)
     for part in BUILT:
-        build(known, part)
+        if part not in OPTIONAL or known.get(part) is not None:
+            build(known, part)
     trainer_options(known)
 
 

@@ -134,6 +134,8 @@ def read_array(path: Path, key: str | None, option: str) -> Tensor:
         content = _load(path)
     except Exception as error:  # numpy and torch raise many kinds for damaged files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # numpy takes whatever it does not know for a pickle, and advises to trust it
+        reason = "its content is none of these" if "pickle" in reason else reason
         raise ValueError(f"{option}={path} must be a .npy, .npz or .pt file of numbers: {reason}") from error
     return _checked(_select(content, key, f"{option}={path}", f"key{option[1:]}"), f"{option}={path}")
 

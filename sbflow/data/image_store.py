@@ -136,17 +136,30 @@ def decode_to_file(listing: Listing, folder: Path) -> Decoded:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{_digest(listing)}.npy"
     notes = file.with_suffix(".json")
-    # the notes are written last: where they are, the images are whole
-    if not notes.is_file() or not file.is_file():
+    kept = _kept(file, notes)
+    if kept is None:
         # processes of several machines may share the folder, and a number
         partial = file.with_name(f".{file.name}.{platform.node()}.{os.getpid()}.partial")
         skipped = _write_pixels(listing, partial)
         partial.replace(file)
         partial.write_text(json.dumps(skipped))
         partial.replace(notes)
+        kept = _mapped(file), skipped
+    return _decoded(kept[0], listing, kept[1])
+
+
+def _kept(file: Path, notes: Path) -> tuple[Tensor, dict[str, str]] | None:
+    """Images and skipped files of a run before, or None; what was cut short since then counts as nothing."""
+    try:
+        # the notes are written last: where they are, the images are whole
+        return _mapped(file), json.loads(notes.read_text())
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+def _mapped(file: Path) -> Tensor:
     # copy on write: torch warns of arrays that cannot be written to
-    pixels = torch.from_numpy(np.load(file, mmap_mode="c", allow_pickle=False))
-    return _decoded(pixels, listing, json.loads(notes.read_text()))
+    return torch.from_numpy(np.load(file, mmap_mode="c", allow_pickle=False))
 
 
 def _write_pixels(listing: Listing, file: Path) -> dict[str, str]:

@@ -97,3 +97,13 @@ def test_a_checkpoint_is_due_by_the_clock_too(tmp_path, monkeypatch):
     # the final one has followed another, far below 500 steps
     assert (run / "checkpoints" / "previous.ckpt").is_file()
     assert json.loads((run / "metrics.json").read_text())
+
+
+def test_a_run_without_metric_and_figure_trains_and_can_be_evaluated(tmp_path, capsys):
+    bridge = [option for option in TINY_BRIDGE if not option.startswith(("metric", "figure"))]
+    run = tmp_path / "run"
+    options = ("metric=null", "figure=null", f"run_dir={run}")
+    assert sbflow("train", *bridge, *SHORT, *options, capsys=capsys).code == 0
+    assert json.loads((run / "metrics.json").read_text()) == {}
+    assert [file.name for file in (run / "figures").iterdir()] == ["loss.png"]
+    assert sbflow("evaluate", f"checkpoint={run}", capsys=capsys).code == 0

@@ -125,6 +125,9 @@ def test_missing_damaged_and_unequal_files_are_one_line(files, tmp_path):
     for name in ("c.npy", "d.npz"):
         with pytest.raises(ValueError, match=r"x1=.* must be a .npy, .npz or .pt file of numbers"):
             ArrayFiles(files[0], tmp_path / name).prepare_data()
+    (tmp_path / "text.npy").write_text("1.0, 2.0")
+    with pytest.raises(ValueError, match=r"x1=.*text.npy must be .* file of numbers: its content is none of these$"):
+        ArrayFiles(files[0], tmp_path / "text.npy").prepare_data()
     with pytest.raises(ValueError, match=r"x0 and x1 must share their event shape, got \[2\] and \[3\]"):
         ArrayFiles(files[0], tmp_path / "e.npy").prepare_data()
 

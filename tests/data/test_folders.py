@@ -141,6 +141,17 @@ def test_a_resumed_run_sees_the_augmented_batches_of_the_undisturbed_one(folders
     assert torch.equal(batches(data, start=2)[: len(undisturbed)], undisturbed)
 
 
+@pytest.mark.parametrize(("suffix", "left"), [("npy", 0), ("npy", 40), ("npy", -1), ("json", 0), ("json", 1)])
+def test_decoded_images_that_were_cut_short_are_decoded_again(folders, tmp_path, suffix, left):
+    def split() -> torch.Tensor:
+        return ImageFolders(*folders, size=8, cache=str(tmp_path / "cache"), test_fraction=0.0).split("train").x0
+
+    first = split().clone()
+    for file in (tmp_path / "cache").glob(f"*.{suffix}"):
+        file.write_bytes(file.read_bytes()[:left])
+    assert torch.equal(split(), first)
+
+
 def test_a_file_of_decoded_images_is_read_again_and_renewed_when_an_image_changes(folders, tmp_path, monkeypatch):
     def split() -> torch.Tensor:
         return ImageFolders(*folders, size=8, cache=str(tmp_path / "cache"), test_fraction=0.0).split("train").x0

@@ -109,7 +109,7 @@ class Variational(Whitening):
         _maximise(density, start, family, noise, self.num_steps)
         try:
             fitted = _compose(start, family.loc.detach(), family.scale().detach())
-        except (ValueError, torch.linalg.LinAlgError) as error:
+        except (ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{self._name} whitening found no Gaussian, as the best scale has no bounds: see that the integral of "
                 f"exp(log_prob) is finite in every direction, or {ADVICE}"

@@ -6,7 +6,7 @@ python benchmarks/time_to_quality.py --until 0.1 --every 25 --pretrain-steps 100
 Measured while training, the clock stopped: the relative Frobenius error of the cross-covariance, the worse of both
 directions, at points and noises that come in pairs of opposite sign, so that a linear drift is measured without
 sampling error. ``seconds_to_10`` are processor seconds until it first falls below a tenth (interpolated), ``inf`` if it
-does not; with ``--until`` training ends there. Rollouts have 20 steps, or 4 or 6 where that stands behind
+does not; with ``--until`` training ends there. Rollouts have 20 steps, or 2, 4 or 6 where that stands behind
 ``online``, ``halves``, ``iterative`` or ``ot``; behind ``reuse`` it is how often a pair is used. ``floor`` is the time
 of the matrix products of the steps that were made, at the measured rate. Writes ``time_to_quality.csv`` and
 ``time_to_quality.png``.
@@ -39,6 +39,8 @@ WAYS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "online_euler": lambda: {"method": "euler"},
     "online_6": lambda: {"num_steps": 6},
     "online_4": lambda: {"num_steps": 4},
+    "online_2": lambda: {"num_steps": 2},
+    "halves_2": lambda: {"coupling": Buffer(parts=2), "num_steps": 2},
     "halves_4": lambda: {"coupling": Buffer(parts=2), "num_steps": 4},
     "reuse_4": lambda: {"coupling": Buffer(reuse=4)},
     "reuse_8": lambda: {"coupling": Buffer(reuse=8)},

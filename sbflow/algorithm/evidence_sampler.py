@@ -21,10 +21,9 @@ from sbflow.smc import (
     Evidence,
     GuidedDenoising,
     Particles,
-    Probe,
     SamplingError,
     SMCPath,
-    probe,
+    probe_beyond,
     sample_annealed,
 )
 from sbflow.smc.memory import Pieces
@@ -39,7 +38,7 @@ __all__ = ["Draw", "EvidenceSampler", "IncompleteRun"]
 WHITENING_STREAM, CHECK_STREAM, PROBE_STREAM = 2, 3, 13
 ISLAND_STREAM = 11
 PILOT_PARTICLES = 1000
-MOST_PROBES = 2000
+MOST_PROBES = 1300
 
 
 class Draw(NamedTuple):
@@ -233,19 +232,15 @@ class EvidenceSampler(LightningModule, abc.ABC):
         return whitening.refit(self.affine(particles.x[0]), particles.log_weights[0])
 
     def _probed(self, evidence: Evidence, particles: Particles, generator: torch.Generator) -> Evidence:
-        """The record with what points further out have found, for no more evaluations than two steps."""
+        """The record with what points further out have found, for no more evaluations than two or three steps."""
         before, log_prob = self._spent(), Whitened(self.target, self.affine).log_prob
-        try:
-            found = probe(
-                lambda z: torch.cat(self.pieces(log_prob, z)),
-                particles.x.flatten(0, 1),
-                evidence.log_weights,
-                generator=generator,
-                num_probes=2 * min(MOST_PROBES // 2, (len(evidence.log_weights) + 1) // 2),
-            )
-        # a density may raise so far out, of whatever kind: the run is finished, and a look at its surroundings no part
-        except Exception:
-            found = Probe()
+        found = probe_beyond(
+            lambda z: torch.cat(self.pieces(log_prob, z)),
+            particles.x.flatten(0, 1),
+            evidence.log_weights,
+            generator=generator,
+            num_probes=min(MOST_PROBES, len(evidence.log_weights)),
+        )
         spent = Cost(*(after - earlier for after, earlier in zip(self._spent(), before, strict=True)))
         values = {f"probe_{name}": value for name, value in found._asdict().items()}
         return replace(evidence, probe_cost=spent, **values)

@@ -6,7 +6,7 @@ from sbflow.smc.feynman_kac import FeynmanKacDivergence, FeynmanKacFlow, Gaussia
 from sbflow.smc.guided import GuidedDenoising, WeightedKernel
 from sbflow.smc.moves import Hmc, Mala
 from sbflow.smc.particles import Field, Particles, SamplingError, SMCPath, effective_sample_size, log_mean_exp
-from sbflow.smc.probe import Probe, probe
+from sbflow.smc.probe import Probe, probe_beyond
 from sbflow.smc.resampling import (
     Resampling,
     Scheme,
@@ -52,7 +52,7 @@ __all__ = [
     "killing",
     "log_mean_exp",
     "multinomial",
-    "probe",
+    "probe_beyond",
     "resample",
     "resampling_scheme",
     "residual",

@@ -35,9 +35,13 @@ class Cost(NamedTuple):
 
 
 NO_COST = Cost()
-MARKOV = math.log(100)
+
+UNLIKELY = 100
+"""By Markov's inequality an estimate without bias exceeds what it estimates by this factor in one case of it."""
+
 ENOUGH = 10
 """Effective sample size of a probe from which on its standard error is believed."""
+
 SURE = 3.5
 """Joint standard errors between run and probe: one false alarm in four thousand runs that miss nothing."""
 
@@ -75,7 +79,8 @@ class Evidence:
         quality: distances to exact samples and the like, by name.
         rounding: of log γ at the particles by the floating-point numbers that they are made of, in nats; it is part of
             the standard errors, as many particles do not average it out.
-        probe_log_z: log Z by points that reach further than the runs do, see `sbflow.smc.probe`; NaN if not made.
+        probe_log_z: log Z by points that reach further than the runs do, see `sbflow.smc.probe_beyond`; NaN where none
+            has any weight.
         probe_stderr: standard error of ``probe_log_z``.
         probe_ess: effective sample size of these points.
         probe_cost: evaluations by them.
@@ -216,11 +221,12 @@ class Evidence:
     def missed(self) -> float:
         """How much larger log Z is by the probe, in nats, where that can be told; else 0."""
         excess = self.probe_log_z - self.log_z
-        # by Markov's inequality an estimate without bias exceeds Z so far in one case of a hundred, whatever its law
-        if excess > MARKOV:
+        ratio = math.exp(min(excess, 700.0))
+        if ratio > UNLIKELY * (1 + SURE * self.log_z_stderr):
             return float(excess)
-        error = math.hypot(self.probe_stderr, self.log_z_stderr)
-        return float(excess) if self.probe_ess > ENOUGH and excess > SURE * error else 0.0
+        # on the scale of Z over the run's estimate: there both errors are what they are said to be
+        error = math.hypot(ratio * self.probe_stderr, self.log_z_stderr)
+        return float(excess) if self.probe_ess > ENOUGH and ratio - 1 > SURE * error else 0.0
 
     @property
     def mean_acceptance(self) -> float:
@@ -242,6 +248,7 @@ class Evidence:
             "num_steps": self.num_steps,
             "replicates": len(self.log_z_replicates),
             "mean_acceptance": self.mean_acceptance,
+            "missed": self.missed,
         }
         for name in (entry.name for entry in fields(self)):
             value = getattr(self, name)

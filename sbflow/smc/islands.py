@@ -24,8 +24,8 @@ def combine(islands: Sequence[Evidence]) -> Evidence:
     Args:
         islands: records of independent runs of one sampler, of equally many particles and with the same levels.
             Evaluations by the runs are added up, those of whitening and training are the first one's, as each island
-            repeats them or has them from the same checkpoint, and so is ``quality``; seconds are the slowest one's, the
-            probe the surest one.
+            repeats them or has them from the same checkpoint, and so is ``quality``; seconds are the slowest one's,
+            the probe is that of all their points.
 
     Raises:
         ValueError: there are none, or their particles or levels differ.
@@ -44,7 +44,6 @@ def combine(islands: Sequence[Evidence]) -> Evidence:
     log_weights = pooled - torch.logsumexp(pooled, 0)
     rounding = max(one.rounding for one in islands)
     runs = [len(one.log_z_replicates) for one in islands]
-    surest = min(islands, key=lambda one: (math.isnan(one.probe_log_z), one.probe_stderr))
     return Evidence(
         log_z=float(log_mean_exp(log_z)),
         log_z_stderr=pooled_error(log_z, rounding),
@@ -71,12 +70,23 @@ def combine(islands: Sequence[Evidence]) -> Evidence:
         training_cost=first.training_cost,
         weight_variance=sum(n * one.weight_variance for n, one in zip(runs, islands, strict=True)) / sum(runs),
         predicted_variance=first.predicted_variance,
-        probe_log_z=surest.probe_log_z,
-        probe_stderr=surest.probe_stderr,
-        probe_ess=surest.probe_ess,
+        **_probes([one for one in islands if math.isfinite(one.probe_log_z)]),
         probe_cost=_total("probe_cost", islands),
         parameters={name: torch.cat([one.parameters[name] for one in islands]) for name in first.parameters},
     )
+
+
+def _probes(islands: Sequence[Evidence]) -> dict[str, float]:
+    """The mean of the probes' estimates, as one of all their points."""
+    if not islands:
+        return {}
+    log_z = torch.tensor([one.probe_log_z for one in islands], dtype=torch.float64)
+    shares = log_z.softmax(0)
+    return {
+        "probe_log_z": float(log_mean_exp(log_z)),
+        "probe_stderr": math.hypot(*(float(p) * one.probe_stderr for p, one in zip(shares, islands, strict=True))),
+        "probe_ess": 1 / sum(float(p) ** 2 / one.probe_ess for p, one in zip(shares, islands, strict=True)),
+    }
 
 
 def _total(name: str, islands: Sequence[Evidence]) -> Cost:

@@ -10,18 +10,29 @@ from torch import Tensor
 
 from sbflow.smc.particles import effective_sample_size
 
-__all__ = ["Probe", "probe"]
+__all__ = ["LogDensity", "Probe", "probe_beyond"]
 
-# the second round starts from what the first has found, along an arm or out in a tail
-ROUNDS = 2
-CENTRES = 100
+LogDensity = Callable[[Tensor], Tensor]
+"""Points ``[n, d]`` -> their log-densities ``[n]``."""
+
+ROUNDS = 3
+"""Each starts from what the one before has found, along an arm or out in a tail."""
+
+DRAWN, CENTRES = 1000, 100
+"""Particles that give the scale of the kernels, and those of them that are their centres."""
+
 WIDTH = 0.5
-"""Of the kernels about the centres, in standard deviations of the particles."""
+"""Of the kernels, in standard deviations of the particles."""
+
 LEAST_SPREAD = 1e-3
+"""Of the particles in a coordinate, in standard deviations of the reference law."""
+
+MOST_CALLS = 300
+"""Of a density that raises at some of the points, in a round."""
 
 
 class Probe(NamedTuple):
-    """An estimate of Z by points that reach further than a run does, unbiased and independent of it.
+    """An estimate of Z by points that reach further than a run does; NaN where none of them has any weight.
 
     Attributes:
         log_z: log of the estimate, in nats.
@@ -35,62 +46,86 @@ class Probe(NamedTuple):
 
 
 @torch.no_grad()
-def probe(
-    log_prob: Callable[[Float[Tensor, "n d"]], Float[Tensor, " n"]],
+def probe_beyond(
+    log_prob: LogDensity,
     x: Float[Tensor, "n d"],
     log_weights: Float[Tensor, " n"],
     *,
     generator: torch.Generator,
     num_probes: int,
 ) -> Probe:
-    """Draw half of the points from a Cauchy law about 0, half about particles, and again about the best of these.
+    r"""Estimate Z by points of a law with tails heavier than those of nearly all densities, in three rounds.
 
-    The tails of the Cauchy law are heavier than those of nearly all densities, so the weights are bounded where a
-    Gaussian's would not be. In many dimensions few points count, and the probe sees little: what it finds is mass,
-    what it does not find may be there all the same.
+    .. math:: q(z) = \tfrac12 C(z; 0, I) + \tfrac1{2m} \sum_{j=1}^m C(z; c_j, h^2 S), \qquad
+        \hat Z = \frac1n \sum_i \gamma(z_i) / q(z_i),
+
+    with C the multivariate Cauchy density, the c_j drawn from the particles and S the diagonal of their covariance; in
+    the later rounds the points of the round before take the place of the particles. Given those, each round's estimate
+    is unbiased; the last one that found any mass is returned. In many dimensions few points count, and the probe sees
+    little: what it finds is mass, what it does not find may be there all the same.
 
     Args:
-        log_prob: log γ in coordinates where the reference law is N(0, I).
+        log_prob: log γ in coordinates where the reference law is N(0, I). Where it raises, it is taken to be -inf.
         x: particles of the run in these coordinates.
         log_weights: their log-weights, normalised.
-        generator: source of all randomness, independent of the run.
-        num_probes: evaluations of the density in each of the two rounds, an even number.
+        generator: source of all randomness, apart from the run's.
+        num_probes: points of a round; an odd number is raised by one.
+
+    References:
+        Hesterberg, "Weighted average importance sampling and defensive mixture distributions", 1995.
+        Cappé, Guillin, Marin, Robert, "Population Monte Carlo", 2004.
     """
-    found = Probe()
+    found, half = Probe(), (num_probes + 1) // 2
     for _ in range(ROUNDS):
-        points, log_proposal = _draw(x.double(), log_weights, num_probes, generator)
-        log_weights = (log_prob(points.to(x.dtype)).double() - log_proposal).nan_to_num(*[-math.inf] * 3)
-        total = torch.logsumexp(log_weights, 0)
+        points, log_proposal = _draw(x, log_weights, half, generator)
+        log_gamma = _evaluated(log_prob, points.to(x.dtype)).double()
+        ratios = torch.where(log_gamma.isfinite(), log_gamma - log_proposal, -math.inf)
+        total = torch.logsumexp(ratios, 0)
         if not total.isfinite():
-            return found
-        x, log_weights = points.to(x.dtype), log_weights - total
+            break
+        x, log_weights = points.to(x.dtype), ratios - total
         ess = float(effective_sample_size(log_weights))
         # the variance of normalised weights about 1/n, as importance sampling has it
-        found = Probe(float(total) - math.log(num_probes), math.sqrt(max(0.0, 1 / ess - 1 / num_probes)), ess)
+        error = math.sqrt(max(0.0, 1 / ess - 1 / len(points)))
+        found = Probe(float(total) - math.log(len(points)), error, ess)
     return found
 
 
 def _draw(
-    x: Float[Tensor, "n d"], log_weights: Float[Tensor, " n"], num: int, generator: torch.Generator
+    x: Float[Tensor, "n d"], log_weights: Float[Tensor, " n"], half: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, "num d"], Float[Tensor, " num"]]:
-    """Points and the log-density of the mixture that they are drawn from."""
-    weights = log_weights.exp()
-    # a particle of weight zero may lie anywhere, at infinity too
-    x = torch.where(weights[:, None] > 0, x, 0)
-    spread = (weights @ x.square() - (weights @ x).square()).clamp_min(LEAST_SPREAD**2).sqrt()
+    """Points, the nearest to 0 first, and the log-density q of the mixture that they are drawn from."""
     # by the distribution function: torch.multinomial takes no more than 2²⁴ particles
-    levels = torch.rand(CENTRES, generator=generator, dtype=x.dtype, device=x.device)
-    centres = x[torch.searchsorted(weights.cumsum(0), levels).clamp_max(len(x) - 1)]
-    far = _cauchy(num // 2, x, generator)
-    near = centres[torch.arange(num - len(far), device=x.device) % CENTRES]
-    near = near + WIDTH * spread * _cauchy(len(near), x, generator)
-    points = torch.cat([far, near])
-    # distances by a matrix product: all differences would take centres times the memory of the points
-    distances = torch.cdist(points / (WIDTH * spread), centres / (WIDTH * spread)).square()
-    log_near = torch.logsumexp(_log_cauchy(distances, x.shape[1]), 1) - math.log(CENTRES)
-    log_near = log_near - (WIDTH * spread).log().sum()
-    log_far = _log_cauchy(points.square().sum(1), x.shape[1])
-    return points, torch.logaddexp(log_near, log_far) - math.log(2)
+    levels = torch.rand(DRAWN, generator=generator, dtype=torch.float64, device=x.device)
+    drawn = x[torch.searchsorted(log_weights.exp().cumsum(0), levels).clamp_max(len(x) - 1)].double()
+    width = WIDTH * drawn.std(0).clamp_min(LEAST_SPREAD)
+    centres = drawn[:CENTRES]
+    near = centres[torch.arange(half, device=x.device) % CENTRES] + width * _cauchy(half, drawn, generator)
+    points = torch.cat([_cauchy(half, drawn, generator), near])
+    squares = points.square().sum(1)
+    order = squares.argsort()
+    points, squares, middle = points[order], squares[order], centres.mean(0)
+    # distances by a matrix product: all differences would take a hundred times the memory of the points
+    distances = torch.cdist((points - middle) / width, (centres - middle) / width).square()
+    log_near = torch.logsumexp(_log_cauchy(distances, x.shape[1]), 1) - math.log(CENTRES) - width.log().sum()
+    return points, torch.logaddexp(log_near, _log_cauchy(squares, x.shape[1])) - math.log(2)
+
+
+def _evaluated(log_prob: LogDensity, points: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """Log γ, and -inf where it raises: a piece that raises is halved, those furthest out given up first."""
+    values = points.new_full((len(points),), -math.inf)
+    pieces, calls = [(0, len(points))], 0
+    while pieces and calls < MOST_CALLS:
+        begin, end = pieces.pop()
+        calls += 1
+        try:
+            values[begin:end] = log_prob(points[begin:end])
+        # whatever a density may raise so far out
+        except Exception:
+            middle = (begin + end) // 2
+            if middle > begin:
+                pieces += [(middle, end), (begin, middle)]
+    return values
 
 
 def _cauchy(num: int, like: Float[Tensor, "n d"], generator: torch.Generator) -> Float[Tensor, "num d"]:

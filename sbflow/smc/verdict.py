@@ -66,8 +66,8 @@ def _complaints(s: Symptoms) -> Iterator[str]:
         yield f"rerun with more particles because {s.num_particles * s.num_runs} in all say too little of the spread"
     if s.missed > 0:
         yield (
-            f"rerun with a wider whitening (full_rank, standard) or annealed SMC because points further out find log Z "
-            f"{s.missed:.2g} larger: a tail, an arm or a mode was missed"
+            "rerun with another whitening (laplace, full_rank, standard) or annealed SMC because points further out "
+            f"find log Z {s.missed:.3g} larger: a tail, an arm or a mode was missed, or the integral is infinite"
         )
     if s.scatter > 0.5:
         yield f"rerun with more steps or a trained potential because log Z scatters by {s.scatter:.2g} between runs"

@@ -232,12 +232,14 @@ class EvidenceSampler(LightningModule, abc.ABC):
         return whitening.refit(self.affine(particles.x[0]), particles.log_weights[0])
 
     def _probed(self, evidence: Evidence, particles: Particles, generator: torch.Generator) -> Evidence:
-        """The record with what points further out have found, for no more evaluations than two or three steps."""
+        """The record with what points further out have found, for the evaluations of two or three steps."""
         before, log_prob = self._spent(), Whitened(self.target, self.affine).log_prob
         found = probe_beyond(
             lambda z: torch.cat(self.pieces(log_prob, z)),
             particles.x.flatten(0, 1),
             evidence.log_weights,
+            log_z=evidence.log_z,
+            stderr=evidence.log_z_stderr,
             generator=generator,
             num_probes=min(MOST_PROBES, len(evidence.log_weights)),
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sbflow.smc.pareto import pareto_k
 from sbflow.smc.particles import Particles, SMCPath, effective_sample_size, log_mean_exp, relative_variance
+from sbflow.smc.probe import Probe
 from sbflow.smc.resampling import systematic
 from sbflow.smc.verdict import RELIABLE, Symptoms, verdict
 from sbflow.tensor import seeded_generator
@@ -221,12 +222,10 @@ class Evidence:
     def missed(self) -> float:
         """How much larger log Z is by the probe, in nats, where that can be told; else 0."""
         excess = self.probe_log_z - self.log_z
-        ratio = math.exp(min(excess, 700.0))
-        if ratio > UNLIKELY * (1 + SURE * self.log_z_stderr):
-            return float(excess)
-        # on the scale of Z over the run's estimate: there both errors are what they are said to be
-        error = math.hypot(ratio * self.probe_stderr, self.log_z_stderr)
-        return float(excess) if self.probe_ess > ENOUGH and ratio - 1 > SURE * error else 0.0
+        probe = Probe(self.probe_log_z, self.probe_stderr, self.probe_ess)
+        sure = self.probe_ess > ENOUGH and probe.exceeds(self.log_z, self.log_z_stderr, SURE)
+        beyond_chance = math.log(UNLIKELY * (1 + SURE * self.log_z_stderr))
+        return float(excess) if sure or excess > beyond_chance else 0.0
 
     @property
     def mean_acceptance(self) -> float:

@@ -18,6 +18,9 @@ LogDensity = Callable[[Tensor], Tensor]
 ROUNDS = 3
 """Each starts from what the one before has found, along an arm or out in a tail."""
 
+DECISIVE = 4
+"""Rounds' worth of points of a last round, which decides where the others raise a suspicion."""
+
 DRAWN, CENTRES = 1000, 100
 """Particles that give the scale of the kernels, and those of them that are their centres."""
 
@@ -44,6 +47,12 @@ class Probe(NamedTuple):
     stderr: float = math.nan
     ess: float = math.nan
 
+    def exceeds(self, log_z: float, stderr: float, num_stderr: float) -> bool:
+        """Whether its Z is larger than another estimate by so many of their joint standard errors."""
+        # on the scale of Z over the other estimate: there both errors are what they are said to be
+        ratio = math.exp(min(self.log_z - log_z, 700.0))
+        return ratio - 1 > num_stderr * math.hypot(ratio * self.stderr, stderr)
+
 
 @torch.no_grad()
 def probe_beyond(
@@ -51,23 +60,28 @@ def probe_beyond(
     x: Float[Tensor, "n d"],
     log_weights: Float[Tensor, " n"],
     *,
+    log_z: float,
+    stderr: float,
     generator: torch.Generator,
     num_probes: int,
 ) -> Probe:
-    r"""Estimate Z by points of a law with tails heavier than those of nearly all densities, in three rounds.
+    r"""Estimate Z by points of a law with tails heavier than those of nearly all densities, in three or four rounds.
 
     .. math:: q(z) = \tfrac12 C(z; 0, I) + \tfrac1{2m} \sum_{j=1}^m C(z; c_j, h^2 S), \qquad
         \hat Z = \frac1n \sum_i \gamma(z_i) / q(z_i),
 
     with C the multivariate Cauchy density, the c_j drawn from the particles and S the diagonal of their covariance; in
-    the later rounds the points of the round before take the place of the particles. Given those, each round's estimate
-    is unbiased; the last one that found any mass is returned. In many dimensions few points count, and the probe sees
-    little: what it finds is mass, what it does not find may be there all the same.
+    the later rounds the points of the round before take the place of the particles. A fourth round, of four times as
+    many points, is made where the third one's Z is above the run's by a joint standard error. Given the points before,
+    each round's estimate is unbiased; the last one that found any mass is returned. In many dimensions few points
+    count, and the probe sees little: what it finds is mass, what it does not find may be there all the same.
 
     Args:
         log_prob: log γ in coordinates where the reference law is N(0, I). Where it raises, it is taken to be -inf.
         x: particles of the run in these coordinates.
         log_weights: their log-weights, normalised.
+        log_z: what the run estimates.
+        stderr: standard error of that.
         generator: source of all randomness, apart from the run's.
         num_probes: points of a round; an odd number is raised by one.
 
@@ -76,7 +90,11 @@ def probe_beyond(
         Cappé, Guillin, Marin, Robert, "Population Monte Carlo", 2004.
     """
     found, half = Probe(), (num_probes + 1) // 2
-    for _ in range(ROUNDS):
+    for done in range(ROUNDS + 1):
+        if done == ROUNDS:
+            if not found.exceeds(log_z, stderr, 1.0):
+                break
+            half *= DECISIVE
         points, log_proposal = _draw(x, log_weights, half, generator)
         log_gamma = _evaluated(log_prob, points.to(x.dtype)).double()
         ratios = torch.where(log_gamma.isfinite(), log_gamma - log_proposal, -math.inf)

@@ -115,7 +115,7 @@ def _draw(
     """Points, the nearest to 0 first, and the log-density q of the mixture that they are drawn from."""
     # by the distribution function: torch.multinomial takes no more than 2²⁴ particles
     levels = torch.rand(DRAWN, generator=generator, dtype=torch.float64, device=x.device)
-    drawn = x[torch.searchsorted(log_weights.exp().cumsum(0), levels).clamp_max(len(x) - 1)].double()
+    drawn = x[torch.searchsorted(log_weights.double().exp().cumsum(0), levels).clamp_max(len(x) - 1)].double()
     width = WIDTH * drawn.std(0).clamp_min(LEAST_SPREAD)
     centres = drawn[:CENTRES]
     near = centres[torch.arange(half, device=x.device) % CENTRES] + width * _cauchy(half, drawn, generator)

@@ -32,8 +32,11 @@ WAYS: dict[str, dict] = {
         "num_steps": 6,
         "finetune_learning_rate": 1.5e-4,
     },
-    # the coupling moves half as fast, so that it has moved as far after twice the steps
-    "halves_reuse_4_slow": {"coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4}, "ema_decay": 0.9995},
+    # slower, for twice the steps
+    "halves_reuse_4_slow": {
+        "coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4},
+        "finetune_ema_decay": 0.9993,
+    },
     "halves_reuse_4_8": {"coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4}, "num_steps": 8},
 }
 NAMES = ("frechet", "msd", "target_class_share")

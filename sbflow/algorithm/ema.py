@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Average", "averaged"]
+__all__ = ["Average", "averaged", "check_decay"]
 
 
 class Average(nn.Module):
@@ -34,14 +34,19 @@ class Average(nn.Module):
         self._weights: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
 
     @torch.no_grad()
-    def update_parameters(self, module: nn.Module) -> None:
-        """Move the average to the module's weights, by 1 − min(decay, (k + 1) / (k + 10)) after k updates."""
+    def update_parameters(self, module: nn.Module, decay: float | None = None) -> None:
+        """Move the average to the module's weights, by 1 − min(decay, (k + 1) / (k + 10)) after k updates.
+
+        Args:
+            module: the module that is trained.
+            decay: in place of all that, where the average is good already.
+        """
         k = int(self.n_averaged) if self._count is None else self._count
         both = self.module, module
         if any(not w or w[0] is not next(m.parameters()) for w, m in zip(self._weights, both, strict=True)):
             self._weights = list(self.module.parameters()), list(module.parameters())
         # the first weights are taken over whole; a copy has no form for weights in shards
-        share = 1.0 if k == 0 else 1 - min(self.decay, (k + 1) / (k + 10))
+        share = 1.0 if k == 0 else 1 - (min(self.decay, (k + 1) / (k + 10)) if decay is None else decay)
         torch._foreach_lerp_(*self._weights, share)
         for mine, other in zip(self.module.buffers(), module.buffers(), strict=True):
             mine.copy_(other)
@@ -66,6 +71,15 @@ def averaged(module: nn.Module, decay: float) -> Average:
     Raises:
         ValueError: ``decay`` outside [0, 1).
     """
-    if not 0 <= decay < 1:
-        raise ValueError(f"ema_decay must lie in [0, 1), got {decay}")
+    check_decay("ema_decay", decay)
     return Average(module, decay)
+
+
+def check_decay(name: str, decay: float) -> None:
+    """Refuse what is no decay.
+
+    Raises:
+        ValueError: ``decay`` outside [0, 1).
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"{name} must lie in [0, 1), got {decay}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sbflow.algorithm.compiled import Compile, compile_networks, leave_compiled
 from sbflow.algorithm.diagnostics import consistency, energy_distance, generated, translations
-from sbflow.algorithm.ema import averaged
+from sbflow.algorithm.ema import averaged, check_decay
 from sbflow.algorithm.fused import may_fuse
 from sbflow.algorithm.guard import FiniteLoss, Inflation, stays_at_source
 from sbflow.algorithm.translation import DIRECTIONS, BridgeTranslation, Direction
@@ -57,6 +57,8 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         finetune_learning_rate: peak rate of stage 2; a tenth to a third of stage 1's.
         weight_decay: of AdamW, at least 0.
         ema_decay: decay of the average that makes the rollouts and translates.
+        finetune_ema_decay: decay in stage 2, without the warm-up of the average; None goes on as in stage 1. It sets
+            how fast the coupling moves: the nearer to 1, the more steps the same way takes, and the better it is gone.
         cutoff: training times lie in [cutoff, 1 − cutoff].
         end_scores: densities of π₀ and π₁ where known, for labels of less variance in stage 1; see `EndScores`.
         guard: what to do when stage 1 has not left the source: ``"refuse"`` stage 2 (a trial of fewer than 100 steps is
@@ -87,6 +89,7 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         finetune_learning_rate: float = 3e-4,
         weight_decay: float = 0.0,
         ema_decay: float = 0.999,
+        finetune_ema_decay: float | None = None,
         cutoff: float = 1e-3,
         end_scores: Sequence[Target | None] = (None, None),
         guard: Literal["refuse", "warn", "off"] = "refuse",
@@ -121,6 +124,9 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         backbone = network if bidirectional else TwoNetworks(network)
         self.drift = BridgeDrift(backbone, event_shape, process.epsilon, parametrisation=parametrisation)
         self.ema = averaged(self.drift, ema_decay)
+        if finetune_ema_decay is not None:
+            check_decay("finetune_ema_decay", finetune_ema_decay)
+        self.finetune_ema_decay = finetune_ema_decay
         self.pretrain_steps = pretrain_steps
         self.finetune_steps = finetune_steps
         self.last_stage = "finetune" if finetune_steps > 0 else "pretrain"
@@ -216,8 +222,9 @@ class SchrodingerBridgeFlow(BridgeTranslation):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then average: once per optimiser step whatever the accumulation."""
+        stage = self.stage
         super().optimizer_step(*args, **kwargs)
-        self.ema.update_parameters(self.drift)
+        self.ema.update_parameters(self.drift, self.finetune_ema_decay if stage == "finetune" else None)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam with a warm-up and a cosine decay in each stage."""

@@ -21,7 +21,7 @@ ROUNDS = 3
 DECISIVE = 4
 """Rounds' worth of points of a last round, which decides where the others raise a suspicion."""
 
-DRAWN, CENTRES = 1000, 100
+DRAWN, CENTRES = 500, 50
 """Particles that give the scale of the kernels, and those of them that are their centres."""
 
 WIDTH = 0.5
@@ -123,10 +123,14 @@ def _draw(
     squares = points.square().sum(1)
     order = squares.argsort()
     points, squares, middle = points[order], squares[order], centres.mean(0)
-    # distances by a matrix product: all differences would take a hundred times the memory of the points
-    distances = torch.cdist((points - middle) / width, (centres - middle) / width).square()
+    distances = _squared_distances((points - middle) / width, (centres - middle) / width)
     log_near = torch.logsumexp(_log_cauchy(distances, x.shape[1]), 1) - math.log(CENTRES) - width.log().sum()
     return points, torch.logaddexp(log_near, _log_cauchy(squares, x.shape[1])) - math.log(2)
+
+
+def _squared_distances(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    # by a matrix product: all differences would take m times the memory of the points
+    return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp_min(0)
 
 
 def _evaluated(log_prob: LogDensity, points: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

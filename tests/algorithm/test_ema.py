@@ -36,6 +36,13 @@ def test_the_decay_warms_up_so_that_the_initial_weights_are_forgotten_at_once():
     assert updates(0.3, values) == pytest.approx(expected)
 
 
+def test_a_decay_that_is_given_takes_the_place_of_the_warm_up():
+    average = averaged(constant(1.0), 0.3)
+    average.update_parameters(constant(1.0), 0.9)
+    average.update_parameters(constant(3.0), 0.9)
+    assert average.module.weight.item() == pytest.approx(0.9 * 1.0 + 0.1 * 3.0)
+
+
 def test_another_module_is_followed_from_the_next_update_on():
     average = averaged(constant(0.0), 0.0)
     for value in (1.0, 2.0, 3.0):

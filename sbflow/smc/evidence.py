@@ -44,7 +44,7 @@ ENOUGH = 10
 """Effective sample size of a probe from which on its standard error is believed."""
 
 SURE = 3.5
-"""Joint standard errors between run and probe: one false alarm in four thousand runs that miss nothing."""
+"""Joint standard errors between run and probe; a normal law goes beyond in one case of four thousand."""
 
 
 @dataclass(frozen=True)

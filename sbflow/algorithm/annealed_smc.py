@@ -39,6 +39,7 @@ class AnnealedSMC(EvidenceSampler):
         ess_threshold: resample below this share of the particles; 0 never, 1 always.
         resampling: resampling scheme.
         chunk_size: points per call of the density, or the memory of a call, as "500MB"; None for all at once.
+        num_probes: points of a round of the look at what the runs may have missed, see `EvidenceSampler`; 0 for none.
 
     Raises:
         ValueError: an option out of range.
@@ -60,8 +61,9 @@ class AnnealedSMC(EvidenceSampler):
         ess_threshold: float = 0.5,
         resampling: Scheme = "systematic",
         chunk_size: int | str | None = None,
+        num_probes: int = 1300,
     ) -> None:
-        super().__init__(target, whitening, num_particles, chunk_size)
+        super().__init__(target, whitening, num_particles, chunk_size, num_probes)
         if num_steps is not None:
             check_count("num_steps", num_steps, 1)
         if not 0 <= ess_threshold <= 1:

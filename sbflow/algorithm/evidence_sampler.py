@@ -38,7 +38,6 @@ __all__ = ["Draw", "EvidenceSampler", "IncompleteRun"]
 WHITENING_STREAM, CHECK_STREAM, PROBE_STREAM = 2, 3, 13
 ISLAND_STREAM = 11
 PILOT_PARTICLES = 1000
-MOST_PROBES = 1300
 
 
 class Draw(NamedTuple):
@@ -90,9 +89,11 @@ class EvidenceSampler(LightningModule, abc.ABC):
         whitening: rule that chooses the reference law; the strongest lever on the variance of Ẑ.
         num_particles: particles of a run.
         chunk_size: points per call of the density, or the memory of a call, as "500MB"; None for all at once.
+        num_probes: points of a round of `sbflow.smc.probe_beyond` after the runs, at most as many as they have
+            particles; 0 does not look further out than they did.
 
     Raises:
-        ValueError: ``num_particles`` is below 1.
+        ValueError: ``num_particles`` is below 1 or ``num_probes`` below 0.
     """
 
     whitened: Tensor
@@ -100,15 +101,22 @@ class EvidenceSampler(LightningModule, abc.ABC):
     training_evaluations: Tensor
 
     def __init__(
-        self, target: Target, whitening: Whitening, num_particles: int, chunk_size: int | str | None = None
+        self,
+        target: Target,
+        whitening: Whitening,
+        num_particles: int,
+        chunk_size: int | str | None = None,
+        num_probes: int = 1300,
     ) -> None:
         super().__init__()
         check_count("num_particles", num_particles, 1)
+        check_count("num_probes", num_probes, 0)
         self.pieces = Pieces(chunk_size)
         self.target = CountingTarget(target)
         self.whitening = whitening
         self.affine = whitening.empty(target.dim)
         self.num_particles = num_particles
+        self.num_probes = num_probes
         self.register_buffer("whitened", torch.tensor(False))
         # of density and gradient; with the weights, so that a checkpoint knows what it has cost
         self.register_buffer("whitening_evaluations", torch.zeros(2, dtype=torch.long))
@@ -185,6 +193,8 @@ class EvidenceSampler(LightningModule, abc.ABC):
         except SamplingError as error:
             raise IncompleteRun(str(error), self._so_far(error, start, before)) from error
         evidence = self._evidence(drawn, start, before)
+        if self.num_probes == 0:
+            return evidence
         return self._probed(evidence, drawn.particles, seeded_generator(*keys, PROBE_STREAM, device=self.device))
 
     def like(self, replicates: int, num_particles: int) -> Float[Tensor, "r n d"]:
@@ -241,7 +251,7 @@ class EvidenceSampler(LightningModule, abc.ABC):
             log_z=evidence.log_z,
             stderr=evidence.log_z_stderr,
             generator=generator,
-            num_probes=min(MOST_PROBES, len(evidence.log_weights)),
+            num_probes=min(self.num_probes, len(evidence.log_weights)),
         )
         spent = Cost(*(after - earlier for after, earlier in zip(self._spent(), before, strict=True)))
         values = {f"probe_{name}": value for name, value in found._asdict().items()}

@@ -67,6 +67,7 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         time_rate: share of the way that ``"online"`` goes at each refresh.
         tempering: of the first weight, by which share, see `ParticleScheme`; None does not temper. Needs moves.
         chunk_size: points per call of the density, or the memory of a call, as "500MB"; None for all at once.
+        num_probes: points of a round of the look at what the runs may have missed, see `EvidenceSampler`; 0 for none.
 
     References:
         Phillips, Dau, Hutchinson, De Bortoli, Deligiannidis, Doucet, "Particle Denoising Diffusion Sampler", 2024.
@@ -99,8 +100,9 @@ class ParticleDenoisingDiffusionSampler(EvidenceSampler):
         time_rate: float = 0.05,
         tempering: float | None = None,
         chunk_size: int | str | None = None,
+        num_probes: int = 1300,
     ) -> None:
-        super().__init__(target, whitening, num_particles, chunk_size)
+        super().__init__(target, whitening, num_particles, chunk_size, num_probes)
         for name, value in (("batch_size", batch_size), ("num_steps", num_steps)):
             check_count(name, value, 1)
         if refinements < 0 or updates_per_refinement < 1:

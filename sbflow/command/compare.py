@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from sbflow.figure.runs import quality_over_runs
 __all__ = ["compare", "runs_below"]
 
 RESULTS = ("metrics.json", "evidence.json")
+LONGEST_HEAD = 12
+BORDERS = 3
+"""Of a column: a space on each side and a rule."""
 NOT_COMPARED = ("run_dir", "resume", "trust")
 
 
@@ -95,13 +99,36 @@ def _write(file: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    """Runs side by side: one column each, as there are more metrics than runs."""
-    table = Table(title=title, title_justify="left")
-    for name in ("", *(row["run"] for row in rows)):
-        table.add_column(name, justify="right" if name else "left")
-    for name in dict.fromkeys(name for row in rows for name in row if name != "run"):
-        table.add_row(name, *(_text(row.get(name)) for row in rows))
-    Console().print(table)
+    """Runs side by side, as there are more metrics than runs: one column each, in as many tables as the width asks."""
+    console = Console()
+    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    names = list(dict.fromkeys(name for row in rows for name in row if name != "run"))
+    first = ["", *names]
+    columns = [[row["run"], *(_text(row.get(name)) for name in names)] for row in rows]
+    for block in _side_by_side(columns, console.width - _width(first) - BORDERS - 1):
+        table = Table()
+        for column in (first, *block):
+            justify = "left" if column is first else "right"
+            table.add_column(column[0], justify=justify, width=_width(column), overflow="fold")
+        for cells in zip(first[1:], *(column[1:] for column in block), strict=True):
+            table.add_row(*cells)
+        console.print(table)
+
+
+def _side_by_side(columns: list[list[str]], space: int) -> Iterator[list[list[str]]]:
+    """As many columns at a time as the space holds, at least one."""
+    block: list[list[str]] = []
+    for column in columns:
+        if block and sum(_width(one) + BORDERS for one in [*block, column]) > space:
+            yield block
+            block = []
+        block.append(column)
+    yield block
+
+
+def _width(column: list[str]) -> int:
+    """Characters that the cells need; a longer head is folded."""
+    return max([min(len(column[0]), LONGEST_HEAD), *map(len, column[1:])])
 
 
 def _text(value: Any) -> str:

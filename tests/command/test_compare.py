@@ -43,6 +43,17 @@ def test_a_sweep_becomes_one_table_of_what_differs_and_what_came_out(tmp_path, c
     assert (tmp_path / "figures" / "process.epsilon.png").stat().st_size > 1000
 
 
+def test_many_runs_are_printed_in_tables_that_fit(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for k in range(9):
+        fake_run(tmp_path / f"process.epsilon={k}.5,seed={k}", {"test/frechet": 1234.5 + k, "test/msd": 0.1}, seed=k)
+    compare(tmp_path, runs_below(tmp_path))
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert max(map(len, lines)) <= 80
+    values = [value for line in lines if "test/frechet" in line for value in line.split("│")[2:-1]]
+    assert [float(value) for value in values] == [pytest.approx(1234.5 + k, abs=0.51) for k in range(9)]
+
+
 def test_runs_are_found_in_the_order_of_their_numbers(tmp_path):
     for name in ("10", "9", "deeper/2"):
         fake_run(tmp_path / name, {})

@@ -137,6 +137,19 @@ def test_the_run_itself_does_not_change_and_the_cost_is_told_apart():
     )
 
 
+@pytest.mark.parametrize("algorithm", [AnnealedSMC, ParticleDenoisingDiffusionSampler])
+def test_it_can_be_left_out_and_the_run_is_the_same(algorithm):
+    options = {"target": GaussianTarget([0.4], [[0.8]]), "whitening": Standard(), "num_particles": 100, "num_steps": 4}
+    if algorithm is ParticleDenoisingDiffusionSampler:
+        options["process"] = OrnsteinUhlenbeck()
+    record, probed = (algorithm(**options, num_probes=num).estimate() for num in (0, 7))
+    assert record.probe_cost == smc.Cost(0, 0) and record.missed == 0 and "further out" not in str(record)
+    assert probed.probe_cost.density in (3 * 8, 7 * 8)
+    assert record.log_z == probed.log_z and record.verdict == probed.verdict
+    with pytest.raises(ValueError, match="num_probes must be at least 0, got -1"):
+        algorithm(**options, num_probes=-1)
+
+
 def test_a_density_that_raises_far_out_is_taken_as_nothing_there():
     def shy(x: torch.Tensor) -> torch.Tensor:
         if (x.norm(dim=1) > 30).any():

@@ -160,8 +160,8 @@ def test_the_same_seed_gives_the_same_evidence(tmp_path):
 @pytest.mark.slow
 def test_a_sweep_gives_every_job_its_folder(tmp_path):
     arguments = ("-m", "target=gaussian,funnel", "whitening=standard", "num_particles=50", "num_steps=2")
-    assert sbflow("sample", *arguments, f"hydra.sweep.dir={tmp_path}").code == 0
-    assert sorted(file.parent.name for file in tmp_path.rglob("evidence.json")) == ["0", "1"]
+    assert sbflow("sample", *arguments, f"run_dir={tmp_path / 'mine'}").code == 0
+    assert sorted(file.parent for file in tmp_path.rglob("evidence.json")) == [tmp_path / "mine" / job for job in "01"]
 
 
 def test_a_users_own_config_folder_is_found(tmp_path, capsys):

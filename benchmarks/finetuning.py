@@ -37,8 +37,22 @@ WAYS: dict[str, dict] = {
         "coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4},
         "finetune_ema_decay": 0.9993,
     },
+    # and at the rate of stage 1
+    "halves_reuse_4_slow_rate_1e-3": {
+        "coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4},
+        "finetune_ema_decay": 0.9993,
+        "finetune_learning_rate": 1e-3,
+    },
+    "halves_reuse_4_slow_rate_2e-3": {
+        "coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4},
+        "finetune_ema_decay": 0.9993,
+        "finetune_learning_rate": 2e-3,
+    },
+    "online_rate_2e-3": {"coupling": "online", "finetune_learning_rate": 2e-3},
     "halves_reuse_4_8": {"coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4}, "num_steps": 8},
 }
+PLAIN = {"finetune_ema_decay": None, "finetune_learning_rate": 3e-4}
+"""What a way says nothing of."""
 NAMES = ("frechet", "msd", "target_class_share")
 
 
@@ -93,7 +107,7 @@ def branch(first: Path, folder: Path, options: dict) -> None:
     shutil.copy(first / "checkpoints" / "last.ckpt", folder / "checkpoints" / "last.ckpt")
     config = OmegaConf.load(first / "config.yaml")
     # a coupling takes the place of the experiment's own, and is not merged into it
-    config.algorithm = {**config.algorithm, "finetune_ema_decay": None, **options}
+    config.algorithm = {**config.algorithm, **PLAIN, **options}
     config.run_dir = str(folder)
     OmegaConf.save(config, folder / "config.yaml")
 

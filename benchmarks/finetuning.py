@@ -52,7 +52,7 @@ WAYS: dict[str, dict] = {
     "halves_reuse_4_8": {"coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4}, "num_steps": 8},
 }
 PLAIN = {"finetune_ema_decay": None, "finetune_learning_rate": 3e-4}
-"""What a way says nothing of."""
+"""Of stage 2, where a way does not say, whatever the experiment has there."""
 NAMES = ("frechet", "msd", "target_class_share")
 
 

@@ -89,8 +89,8 @@ class EvidenceSampler(LightningModule, abc.ABC):
         whitening: rule that chooses the reference law; the strongest lever on the variance of Ẑ.
         num_particles: particles of a run.
         chunk_size: points per call of the density, or the memory of a call, as "500MB"; None for all at once.
-        num_probes: points of a round of `sbflow.smc.probe_beyond` after the runs, at most as many as they have
-            particles; 0 does not look further out than they did.
+        num_probes: points of a round of `sbflow.smc.probe_beyond` after the runs, at most as many as all
+            of them have particles; 0 does not look further out than they did.
 
     Raises:
         ValueError: ``num_particles`` is below 1 or ``num_probes`` below 0.

@@ -27,7 +27,8 @@ class GeometricSampler(EvidenceSampler):
     """The Particle Denoising Diffusion Sampler of Π_i γ_i^{a_i}, guided by Σ_i a_i log ĝ_i.
 
     Its whitening is that of the samplers, narrower by √A with A = Σ_i a_i, and its potential is exact at t = 0, so that
-    Ẑ is unbiased for ∫ Π_i γ_i^{a_i} whatever was learned, in the absolute units of the factors.
+    Ẑ is unbiased for ∫ Π_i γ_i^{a_i} whatever was learned, in the absolute units of the factors. The look at what the
+    runs may have missed is that of the first sampler.
 
     Args:
         samplers: of the factors.
@@ -66,7 +67,7 @@ class GeometricSampler(EvidenceSampler):
         first = samplers[0]
         target = GeometricTarget([part.target for part in samplers], exponents)
         num_particles = first.num_particles if num_particles is None else num_particles
-        super().__init__(target, first.whitening, num_particles, chunk_size)
+        super().__init__(target, first.whitening, num_particles, chunk_size, first.num_probes)
         if num_steps is not None and num_steps < 1:
             raise ValueError(f"num_steps must be at least 1, got {num_steps}")
         self.to(first.device)

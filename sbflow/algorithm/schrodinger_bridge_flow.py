@@ -54,8 +54,8 @@ class SchrodingerBridgeFlow(BridgeTranslation):
         last_noise: whether the last step of a rollout draws noise; right for plans, not for images.
         method: of rollouts and translations: ``"adams"``, of second order, or ``"euler"``, that of the papers.
         learning_rate: peak rate of stage 1.
-        finetune_learning_rate: peak rate of stage 2; the network must keep up with the coupling, for which images want
-            half of stage 1's rate to all of it.
+        finetune_learning_rate: peak rate of stage 2; a third to half of stage 1's suits points, images want half to all
+            of it, or the network falls behind the coupling.
         weight_decay: of AdamW, at least 0.
         ema_decay: decay of the average that makes the rollouts and translates.
         finetune_ema_decay: decay in stage 2, without the warm-up of the average; None goes on as in stage 1. It sets

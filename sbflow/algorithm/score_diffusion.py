@@ -62,6 +62,7 @@ class ScoreDiffusion(EvidenceSampler):
         ema_decay: decay of the average that samples.
         loss: labels of the score, see `sbflow.loss.mixing`; samples without a density need ``"denoising"``.
         coefficient: mean of a step, see `sbflow.integrator.kernel.guidance_coefficient`.
+        num_probes: points of a round of the look at what the runs may have missed, see `EvidenceSampler`; 0 for none.
 
     Raises:
         ValueError: an option out of range, or a loss that needs the density of samples that came without one.
@@ -87,11 +88,12 @@ class ScoreDiffusion(EvidenceSampler):
         ema_decay: float = 0.999,
         loss: LossName | Mixing = "fisher",
         coefficient: Coefficient = "exponential",
+        num_probes: int = 1300,
     ) -> None:
         if target is None and samples is None:
             raise ValueError("give target, samples or both, got neither")
         density = _Unknown(samples.shape[-1]) if target is None else target
-        super().__init__(density, Standard() if whitening is None else whitening, num_particles)
+        super().__init__(density, Standard() if whitening is None else whitening, num_particles, num_probes=num_probes)
         counts = {"num_steps": num_steps, "train_steps": train_steps, "batch_size": batch_size}
         for name, value in (counts | {"num_samples": num_samples}).items():
             if value < 1:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +15,12 @@ from sbflow.atomic import replacing
 from sbflow.command.run import WEIGHTS, read_config
 from sbflow.figure import save_figure
 from sbflow.figure.log_z_against_steps import log_z_against_steps
-from sbflow.figure.runs import quality_over_runs
+from sbflow.figure.runs import quality_over_runs, read_results
 
 __all__ = ["compare", "runs_below"]
 
-RESULTS = ("metrics.json", "evidence.json")
+ESTIMATE = ("log_z", "log_z_stderr", "ess")
+"""What is drawn of an estimate, which has two dozen numbers."""
 LONGEST_HEAD = 12
 BORDERS = 3
 """Of a column: a space on each side and a rule."""
@@ -41,7 +41,7 @@ def compare(folder: Path, runs: list[Path]) -> dict[str, float]:
     Raises:
         ValueError: no run was measured yet.
     """
-    measured = [run for run in runs if _results(run)]
+    measured = [run for run in runs if read_results(run)]
     for run in runs:
         if run not in measured:
             print(f"sbflow: {run} has no metrics yet: sbflow evaluate checkpoint={run}", file=sys.stderr)
@@ -49,20 +49,13 @@ def compare(folder: Path, runs: list[Path]) -> dict[str, float]:
         raise ValueError(f"checkpoint={folder}: none of its {len(runs)} runs was measured")
     options = _differences([_options(run) for run in measured])
     rows = [
-        {"run": str(run.relative_to(folder))} | chosen | _results(run)
+        {"run": str(run.relative_to(folder))} | chosen | read_results(run)
         for run, chosen in zip(measured, options, strict=True)
     ]
     _write(folder / "runs.csv", rows)
     _print(f"{len(rows)} runs -> {folder / 'runs.csv'}", rows)
     _draw(folder, measured, options[0])
     return {"runs": float(len(rows))}
-
-
-def _results(run: Path) -> dict[str, float]:
-    """Numbers that a run left behind."""
-    file = next((run / name for name in RESULTS if (run / name).is_file()), None)
-    values = json.loads(file.read_text()) if file else {}
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
 def _options(run: Path) -> dict[str, Any]:
@@ -100,16 +93,18 @@ def _write(file: Path, rows: list[dict[str, Any]]) -> None:
 
 def _print(title: str, rows: list[dict[str, Any]]) -> None:
     """Runs side by side, as there are more metrics than runs: one column each, in as many tables as the width asks."""
-    console = Console()
-    console.print(title, markup=False, highlight=False, soft_wrap=True)
+    # values are shown as they are
+    console = Console(markup=False, emoji=False, highlight=False)
+    console.print(title, soft_wrap=True)
     names = list(dict.fromkeys(name for row in rows for name in row if name != "run"))
     first = ["", *names]
     columns = [[row["run"], *(_text(row.get(name)) for name in names)] for row in rows]
-    for block in _side_by_side(columns, console.width - _width(first) - BORDERS - 1):
+    space = max(console.width - _width(first) - BORDERS - 1, LONGEST_HEAD + BORDERS)
+    for block in _side_by_side(columns, space):
         table = Table()
-        for column in (first, *block):
-            justify = "left" if column is first else "right"
-            table.add_column(column[0], justify=justify, width=_width(column), overflow="fold")
+        table.add_column("", width=_width(first), overflow="fold")
+        for column in block:
+            table.add_column(column[0], justify="right", width=min(_width(column), space - BORDERS), overflow="fold")
         for cells in zip(first[1:], *(column[1:] for column in block), strict=True):
             table.add_row(*cells)
         console.print(table)
@@ -137,7 +132,8 @@ def _text(value: Any) -> str:
 
 def _draw(folder: Path, runs: list[Path], options: dict[str, Any]) -> None:
     """Every measured number against each numeric option that differs; log Z against the steps as its papers do."""
-    keys = tuple(dict.fromkeys(name for run in runs for name in _results(run)))
+    names = dict.fromkeys(name for run in runs for name in read_results(run))
+    keys = ESTIMATE if names.keys() >= set(ESTIMATE) else tuple(names)
     for option, value in options.items():
         if isinstance(value, int | float) and not isinstance(value, bool) and option.rpartition(".")[2] != "seed":
             save_figure(quality_over_runs(runs, option=option, keys=keys), folder / "figures" / f"{option}.png")

@@ -13,7 +13,16 @@ from matplotlib.figure import Figure
 
 from sbflow.figure.panels import label, main_keys, panels, variants
 
-__all__ = ["quality_over_runs"]
+__all__ = ["quality_over_runs", "read_results"]
+
+RESULTS = ("metrics.json", "evidence.json")
+
+
+def read_results(folder: Path) -> dict[str, float]:
+    """Numbers that a run left behind, of a training or an estimate; none where it has not been measured."""
+    file = next((folder / name for name in RESULTS if (folder / name).is_file()), None)
+    values = json.loads(file.read_text()) if file else {}
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
 def quality_over_runs(folders: Sequence[Path], *, option: str, keys: Sequence[str]) -> Figure:
@@ -22,14 +31,14 @@ def quality_over_runs(folders: Sequence[Path], *, option: str, keys: Sequence[st
     Runs with the same value of the option (seeds) are one point, their mean, with their standard deviation.
 
     Args:
-        folders: run folders, each with ``config.yaml`` and ``metrics.json``.
+        folders: run folders, each with ``config.yaml`` and ``metrics.json`` or ``evidence.json``.
         option: dotted name of a numeric option, for example ``process.epsilon``.
         keys: names of the numbers; those that no run has are left out.
 
     Raises:
         ValueError: no folder has the option as a number and one of the keys.
     """
-    found = [(_option(folder, option), _metrics(folder)) for folder in folders]
+    found = [(_option(folder, option), read_results(folder)) for folder in folders]
     runs = [(float(value), metrics) for value, metrics in found if isinstance(value, int | float)]
     names = [key for key in keys if any(key in metrics for _, metrics in runs)]
     if not names:
@@ -70,8 +79,3 @@ def _option(folder: Path, option: str) -> Any:
     for name in option.split("."):
         part = part.get(name) if isinstance(part, dict) else None
     return part if not isinstance(part, bool) else None
-
-
-def _metrics(folder: Path) -> dict[str, float]:
-    file = folder / "metrics.json"
-    return json.loads(file.read_text()) if file.is_file() else {}

@@ -81,7 +81,7 @@ class Evidence:
         rounding: of log γ at the particles by the floating-point numbers that they are made of, in nats; it is part of
             the standard errors, as many particles do not average it out.
         probe_log_z: log Z by points that reach further than the runs do, see `sbflow.smc.probe_beyond`; NaN where none
-            has any weight.
+            has any weight, or none was drawn.
         probe_stderr: standard error of ``probe_log_z``.
         probe_ess: effective sample size of these points.
         probe_cost: evaluations by them.

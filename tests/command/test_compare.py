@@ -54,6 +54,24 @@ def test_many_runs_are_printed_in_tables_that_fit(tmp_path, capsys, monkeypatch)
     assert [float(value) for value in values] == [pytest.approx(1234.5 + k, abs=0.51) for k in range(9)]
 
 
+def test_a_sweep_of_estimates_is_drawn_by_its_main_numbers(tmp_path, capsys):
+    options = ("whitening=standard", "num_particles=20", "num_steps=2,4", "algorithm.num_probes=0")
+    assert sbflow("sample", "-m", "target=funnel", *options, f"run_dir={tmp_path / 'sweep'}").code == 0
+    assert sbflow("evaluate", f"checkpoint={tmp_path / 'sweep'}", capsys=capsys).code == 0
+    assert [row["num_steps"] for row in table(tmp_path / "sweep")] == ["2", "4"]
+    assert (tmp_path / "sweep" / "figures" / "num_steps.png").stat().st_size > 1000
+
+
+def test_an_option_with_brackets_or_of_great_length_is_printed_as_it_is(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for k, word in enumerate(("[bold]", ":smile:", "[/x]", "long " * 70)):
+        fake_run(tmp_path / str(k), {"test/msd": 0.1}, seed=word)
+    compare(tmp_path, runs_below(tmp_path))
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("[bold]", ":smile:", "[/x]", "test/msd"))
+    assert max(map(len, out.splitlines()[1:])) <= 80
+
+
 def test_runs_are_found_in_the_order_of_their_numbers(tmp_path):
     for name in ("10", "9", "deeper/2"):
         fake_run(tmp_path / name, {})

@@ -182,7 +182,7 @@ def test_processes_share_the_images_and_write_the_bytes_that_one_writes(translat
 
 @pytest.mark.slow
 def test_a_sweep_starts_the_processes_of_each_job_anew(tmp_path):
-    options = ("algorithm.pretrain_steps=2", "algorithm.finetune_steps=0", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    options = ("algorithm.pretrain_steps=2", "algorithm.finetune_steps=0", f"run_dir={tmp_path / 'sweep'}")
     (tmp_path / "own" / "experiment").mkdir(parents=True)
     mine = "# @package _global_\ndefaults:\n  - sbf_gaussian\n  - _self_\n"
     (tmp_path / "own" / "experiment" / "mine.yaml").write_text(mine)

@@ -113,6 +113,18 @@ def test_runs_are_averaged_over_seeds_and_sorted_by_the_option(tmp_path):
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["forward", "backward"]
 
 
+def test_estimates_are_runs_too(tmp_path):
+    for k in (1, 2):
+        (folder := tmp_path / str(k)).mkdir()
+        (folder / "config.yaml").write_text(f"num_steps: {k}")
+        values = {"log_z": -2.0 * k, "probe_log_z": None, "verdict": "reliable"}
+        (folder / "evidence.json").write_text(json.dumps(values))
+    folders = [tmp_path / "1", tmp_path / "2"]
+    figure = quality_over_runs(folders, option="num_steps", keys=("log_z", "probe_log_z", "verdict"))
+    (axes,) = figure.axes
+    assert list(axes.containers[0].lines[0].get_ydata()) == [-2.0, -4.0] and axes.get_ylabel() == "log z"
+
+
 def test_runs_without_the_option_or_the_number_are_refused(tmp_path):
     folder = run_folder(tmp_path / "a", 1.0, 0, msd=5.0)
     for option, key in (("process.sigma", "test/msd"), ("process.epsilon", "test/kid")):

@@ -13,6 +13,9 @@ __all__ = ["FiniteLoss", "Inflation", "stays_at_source"]
 INFLATION = 0.15
 """Relative error of the generated variance that is warned of."""
 
+SETTLED = 20
+"""Batches after which it is stage 2's: the first ones show what stage 1 has left."""
+
 
 class FiniteLoss:
     """Remembers the first step whose loss was not finite; reads it rarely where reading waits for the device.
@@ -63,11 +66,12 @@ class Inflation:
         count = self.count[direction] = self.count.get(direction, 0) + 1
         rate = max(1 / count, 0.1)
         average = self.average[direction] = (1 - rate) * self.average.get(direction, 0.0) + rate * ratio
-        if count >= 10 and abs(average - 1) > INFLATION:
+        if count >= SETTLED and abs(average - 1) > INFLATION:
             self.count[direction] = -(10**9)
+            remedy = "lower finetune_learning_rate" if average > 1 else "bring finetune_ema_decay nearer to 1"
             rank_zero_warn(
-                f"the {direction} translations have {average:.2f} times the variance of the data: lower "
-                "finetune_learning_rate, or take a larger network, more num_steps or a longer stage 1"
+                f"the {direction} translations have {average:.2f} times the variance of the data: {remedy}, or take a "
+                "larger network, more num_steps or a longer stage 1"
             )
 
 

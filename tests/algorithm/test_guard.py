@@ -94,6 +94,23 @@ def test_a_lasting_error_of_the_variance_is_warned_of_once(ratio, warned):
     assert [f"the forward translations have {ratio:.1f}"[:-1] in str(one.message) for one in caught] == [True] * warned
 
 
+def test_what_stage_1_has_left_may_mend_before_it_is_warned_of():
+    guard = Inflation()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step in range(40):
+            guard.see(min(0.8 + 0.01 * step, 1.0), "forward")
+
+
+@pytest.mark.parametrize(("ratio", "remedy"), [(1.3, "lower finetune_learning_rate"), (0.7, "finetune_ema_decay")])
+def test_the_remedy_is_for_the_side_of_the_error(ratio, remedy):
+    guard = Inflation()
+    for _ in range(19):
+        guard.see(ratio, "backward")
+    with pytest.warns(UserWarning, match=remedy):
+        guard.see(ratio, "backward")
+
+
 def test_a_single_odd_batch_is_no_inflation():
     guard = Inflation()
     with warnings.catch_warnings(record=True) as caught:

@@ -20,12 +20,13 @@ from omegaconf import OmegaConf
 
 TABLE = "finetuning.csv"
 BUFFER = "sbflow.coupling.Buffer"
+HALVES = {"_target_": BUFFER, "parts": 2, "reuse": 4}
 WAYS: dict[str, dict] = {
     "online": {"coupling": "online"},
     "online_euler": {"coupling": "online", "method": "euler"},
     "reuse_4": {"coupling": {"_target_": BUFFER, "reuse": 4}},
     "halves": {"coupling": {"_target_": BUFFER, "parts": 2}},
-    "halves_reuse_4": {"coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4}},
+    "halves_reuse_4": {"coupling": HALVES},
     # half the rows a step: as many rows in all take twice the steps, each half as long
     "halves_reuse_2_6": {
         "coupling": {"_target_": BUFFER, "parts": 2, "reuse": 2},
@@ -33,23 +34,15 @@ WAYS: dict[str, dict] = {
         "finetune_learning_rate": 1.5e-4,
     },
     # slower, for twice the steps
-    "halves_reuse_4_slow": {
-        "coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4},
-        "finetune_ema_decay": 0.9993,
-    },
+    "halves_reuse_4_slow": {"coupling": HALVES, "finetune_ema_decay": 0.9993},
     # and at the rate of stage 1
-    "halves_reuse_4_slow_rate_1e-3": {
-        "coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4},
-        "finetune_ema_decay": 0.9993,
-        "finetune_learning_rate": 1e-3,
-    },
     "halves_reuse_4_slow_rate_2e-3": {
-        "coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4},
+        "coupling": HALVES,
         "finetune_ema_decay": 0.9993,
         "finetune_learning_rate": 2e-3,
     },
     "online_rate_2e-3": {"coupling": "online", "finetune_learning_rate": 2e-3},
-    "halves_reuse_4_8": {"coupling": {"_target_": BUFFER, "parts": 2, "reuse": 4}, "num_steps": 8},
+    "halves_reuse_4_8": {"coupling": HALVES, "num_steps": 8},
 }
 PLAIN = {"finetune_ema_decay": None, "finetune_learning_rate": 3e-4}
 """Of stage 2, where a way does not say, whatever the experiment has there."""
